@@ -121,7 +121,7 @@ def fit_image(
         raise ValueError(f"fit_image takes an RGB picture, as load_image gives it, not {image.mode}")
     method = Image.Resampling[resample.upper()]
     if how == "crop":
-        return np.array(image.resize((size, size), method, _crop_box(image.size, size, crop_fraction)))
+        return np.array(_crop(image, size, method, crop_fraction))
     if how == "squash":
         if image.width < size < image.height:
             # PIL widens before it shortens: of a picture one pixel wide it would make one of `size` times
@@ -135,18 +135,21 @@ def fit_image(
     return np.array(square)
 
 
-def _crop_box(whole: tuple[int, int], size: int, crop_fraction: float) -> tuple[float, float, float, float]:
-    """Say which part of the picture the crop shows, so that only that is resized; rounds as torchvision."""
+def _crop(image: Image.Image, size: int, method: Image.Resampling, crop_fraction: float) -> Image.Image:
     if not 0 < crop_fraction <= 1:
         raise ValueError(f"crop_fraction is above 0 and at most 1, not {crop_fraction}")
     short = round(size / crop_fraction)
-    shorter = min(whole)
-    resized = [short if side == shorter else int(short * side / shorter) for side in whole]
-    starts = [round((side - size) / 2) * old / side for side, old in zip(resized, whole, strict=True)]
-    ends = [
-        min(start + size * old / side, old) for start, side, old in zip(starts, resized, whole, strict=True)
-    ]
-    return starts[0], starts[1], ends[0], ends[1]
+    shorter = min(image.size)
+    # Sides and corners are rounded as torchvision rounds them.
+    width, height = (short if side == shorter else int(short * side / shorter) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    if max(width, height) <= 8 * short:
+        return image.resize((width, height), method).crop((left, top, left + size, top + size))
+    # Of a long strip only what the crop shows is resized, lest it grow to thousands of times its size first.
+    # PIL takes the corners in single precision, which may change a value by 1 or 2 of 255.
+    across, down = image.width / width, image.height / height
+    right, bottom = min((left + size) * across, image.width), min((top + size) * down, image.height)
+    return image.resize((size, size), method, (left * across, top * down, right, bottom))
 
 
 def _open(path: str) -> IO[bytes]:
