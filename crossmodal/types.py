@@ -4,7 +4,7 @@ import datetime
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Modality: TypeAlias = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = ("image", "text")
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | PIL.Image.Image | np.ndarray[Any, Any]"
+ImageLike: TypeAlias = Union[str, os.PathLike[str], bytes, "PIL.Image.Image", "np.ndarray[Any, Any]"]
 """A picture as people hold it: a path, the bytes of a file, a PIL image, or uint8 pixels (H, W, 3)."""
 
 MetadataValue: TypeAlias = str | int | float | bool | datetime.datetime | datetime.date | None

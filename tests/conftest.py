@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard, Pixels
 from crossmodal.images import fit_image, load_image
 from crossmodal.types import ImageLike
-from PIL import Image
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -79,7 +80,7 @@ def toy_encoder() -> ToyEncoder:
 
 @pytest.fixture
 def make_picture() -> Callable[..., Path]:
-    """Write one picture of a named colour with a few pixels of its own: ``make_picture(path, "red", seed=3)``."""
+    """Write a picture of a named colour with a few pixels of its own: ``make_picture(path, "red", seed=3)``."""
 
     def make(path: Path, colour: str = "red", seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,268 @@
+"""Bringing records into a collection: what is known stays, what is new is embedded, and nothing is lost.
+
+Work is committed as it goes and when it is interrupted; what a kill takes was embedded since the last commit,
+and the next run embeds just that.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from crossmodal.collection import schema
+from crossmodal.collection.schema import StoredRecord
+from crossmodal.collection.store import Store
+from crossmodal.encoders.base import Embeddings, Encoder
+from crossmodal.pipeline import Embedded, Work, embed_records
+from crossmodal.types import MetadataValue, Record
+
+logger = logging.getLogger("crossmodal")
+
+LOOKUP = 256
+"""Records compared with the table at a time."""
+
+COMMIT_RECORDS = 1024
+COMMIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an ``add`` has come; ``total`` is None where the source cannot tell."""
+
+    done: int
+    total: int | None
+    committed: int
+
+
+@dataclass(slots=True, kw_only=True)
+class AddReport:
+    """What an ``add`` did; every record of the source is in exactly one of the counts or in ``skipped``."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    replaced: dict[str, int] = field(default_factory=dict)
+    """For each other source: how many of its records had the same key and were updated from this one."""
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the report as plain values for JSON."""
+        return {
+            "added": self.added,
+            "updated": self.updated,
+            "unchanged": self.unchanged,
+            "removed": self.removed,
+            "skipped": [list(pair) for pair in self.skipped],
+            "seconds": round(self.seconds, 3),
+        }
+
+
+class Adder:
+    """One pass of records into a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoder: Encoder,
+        *,
+        source: str = "",
+        total: int | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.report = AddReport()
+        self.seen: set[str] = set()
+        self._store = store
+        self._encoder = encoder
+        self._source = source
+        self._total = total
+        self._progress = progress
+        self._stored: dict[str, StoredRecord] = {}
+        self._columns: dict[str, str] = {}
+        self._fresh: list[StoredRecord] = []
+        self._changed: list[StoredRecord] = []
+        self._committed = 0
+        self._last_commit = time.monotonic()
+
+    def run(self, records: Iterable[Record], batch_size: int | None = None) -> None:
+        """Bring in all records; what is embedded already is committed also when this is interrupted."""
+        started = time.monotonic()
+        try:
+            for batch in embed_records(self._plan(records), self._encoder, batch_size=batch_size):
+                for done in batch:
+                    self._settle(done)
+                if len(self._fresh) + len(self._changed) >= COMMIT_RECORDS or self._due():
+                    self._commit()
+                self._tell()
+        finally:
+            self._commit()
+            self.report.seconds = time.monotonic() - started
+        self._tell()
+
+    # -- before embedding: what is wanted of each record --------------------------------------------------
+
+    def _plan(self, records: Iterable[Record]) -> Iterator[Work]:
+        iterator = iter(records)
+        while chunk := list(islice(iterator, LOOKUP)):
+            accepted = [record for record in chunk if self._accept(record)]
+            self._stored.update(self._store.records([r.key for r in accepted], embeddings=True))
+            for record in accepted:
+                yield self._work(record)
+
+    def _accept(self, record: Record) -> bool:
+        """Refuse what cannot be a row, with its reason."""
+        reason = ""
+        if not record.key.strip():
+            reason = "the key is empty"
+        elif record.key in self.seen:
+            reason = "the key appears twice in this source; the first one is taken"
+        elif not _is_unicode(record.key) or not _is_unicode(record.uri):
+            reason = "the name is not valid Unicode; rename the file"
+        if reason:
+            self.report.skipped.append((_printable(record.key), reason))
+            return False
+        self.seen.add(record.key)
+        return True
+
+    def _work(self, record: Record) -> Work:
+        """Say what of a record must be embedded: what the table does not hold yet."""
+        captions = tuple(_printable(c) for c in record.captions if c.strip())
+        record = replace(record, captions=captions, metadata=self._named(record))
+        known = self._stored.get(record.key)
+        if known is None:
+            return Work(record=record, texts=captions)
+        fresh = tuple(caption for caption in dict.fromkeys(captions) if caption not in known.captions)
+        return Work(record=record, texts=fresh, known_digest=known.digest, known_stamp=known.stamp)
+
+    def _named(self, record: Record) -> dict[str, MetadataValue]:
+        """Give the record's metadata under the names of the table's columns, without None and NaN."""
+        return {
+            self._column(name): value
+            for name, value in record.metadata.items()
+            if value is not None and not _is_nan(value)
+        }
+
+    def _column(self, name: str) -> str:
+        """Name the column of a metadata field, telling once when it is another name."""
+        if name not in self._columns:
+            wanted = schema.column_name(name)
+            taken = (*self._store.columns, *self._columns.values())
+            self._columns[name] = next((c for c in taken if c.lower() == wanted.lower()), wanted)
+            if self._columns[name] != name:
+                logger.warning("metadata %r is stored as column %r", name, self._columns[name])
+        return self._columns[name]
+
+    # -- after embedding: which rows there will be --------------------------------------------------------
+
+    def _settle(self, done: Embedded) -> None:
+        """Put one record where it belongs: skipped, unchanged, added or updated."""
+        record = done.work.record
+        known = self._stored.pop(record.key, None)
+        if done.failure:
+            kept = "; the state indexed before is kept" if known else ""
+            self.report.skipped.append((record.key, done.failure + kept))
+            return
+        row = self._row(done, known)
+        if known is None:
+            self.report.added += 1
+            self._fresh.append(row)
+            return
+        if self._same(row, known):
+            self.report.unchanged += 1
+            if row.stamp and row.stamp != known.stamp:
+                self._changed.append(row)
+            return
+        self.report.updated += 1
+        if known.source and known.source != self._source:
+            self.report.replaced[known.source] = self.report.replaced.get(known.source, 0) + 1
+        self._changed.append(row)
+
+    def _row(self, done: Embedded, known: StoredRecord | None) -> StoredRecord:
+        """Combine the record with its embeddings, old and new."""
+        record = done.work.record
+        vectors = dict(zip(done.work.texts, done.text_embeddings, strict=True))
+        image = done.image_embedding
+        if known is not None:
+            assert known.text_embeddings is not None
+            vectors = dict(zip(known.captions, known.text_embeddings, strict=True)) | vectors
+            image = known.image_embedding if image is None else image
+        return StoredRecord(
+            key=record.key,
+            uri=record.uri,
+            captions=record.captions,
+            metadata=record.metadata,
+            source=self._source,
+            digest=done.digest,
+            stamp=done.stamp,
+            image_embedding=image,
+            text_embeddings=self._stack([vectors[caption] for caption in record.captions]),
+        )
+
+    def _stack(self, vectors: Sequence[Embeddings]) -> Embeddings:
+        return np.stack(vectors) if vectors else np.empty((0, self._encoder.card.dim), np.float32)
+
+    @staticmethod
+    def _same(row: StoredRecord, known: StoredRecord) -> bool:
+        return (
+            (row.uri, row.captions, row.source, row.digest)
+            == (known.uri, known.captions, known.source, known.digest)
+            and row.metadata.keys() == known.metadata.keys()
+            and all(schema.stored_alike(value, known.metadata[name]) for name, value in row.metadata.items())
+        )
+
+    # -- commits ------------------------------------------------------------------------------------------
+
+    def _due(self) -> bool:
+        return bool(self._fresh or self._changed) and time.monotonic() - self._last_commit >= COMMIT_SECONDS
+
+    def _commit(self) -> None:
+        # The lists are emptied first: an interruption may then cost work, but never commits a row twice.
+        fresh, self._fresh = self._fresh, []
+        changed, self._changed = self._changed, []
+        if fresh or changed:
+            self._store.ensure_columns(_column_types(fresh + changed))
+        if fresh:
+            self._store.append(fresh)
+        if changed:
+            self._store.upsert(changed)
+        self._committed += len(fresh) + len(changed)
+        self._last_commit = time.monotonic()
+
+    def _tell(self) -> None:
+        if self._progress:
+            report = self.report
+            done = report.added + report.updated + report.unchanged + len(report.skipped)
+            self._progress(Progress(done=done, total=self._total, committed=self._committed))
+
+
+def _column_types(rows: Sequence[StoredRecord]) -> dict[str, Any]:
+    """Give the column type that the metadata of these rows needs."""
+    values: dict[str, list[MetadataValue]] = {}
+    for row in rows:
+        for name, value in row.metadata.items():
+            values.setdefault(name, []).append(value)
+    kinds = {name: schema.arrow_type(column) for name, column in values.items()}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+def _is_nan(value: MetadataValue) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(text: str) -> str:
+    """Replace what is no Unicode: lone surrogates that stand for undecodable bytes."""
+    return text.encode("utf-8", "replace").decode()

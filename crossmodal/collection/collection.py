@@ -1,0 +1,304 @@
+"""The collection: what people keep, change and ask."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from crossmodal.collection import verifying
+from crossmodal.collection.adding import Adder, AddReport, Progress
+from crossmodal.collection.query import check_k, embed_query, make_terms
+from crossmodal.collection.refusals import storage_errors
+from crossmodal.collection.schema import StoredRecord
+from crossmodal.collection.searcher import Searcher
+from crossmodal.collection.store import Store
+from crossmodal.encoders import load_encoder
+from crossmodal.encoders.base import Encoder
+from crossmodal.errors import CollectionError, QueryError, unknown
+from crossmodal.sources import Source, open_source
+from crossmodal.types import MODALITIES, Hit, ImageLike, Modality, Record, Term
+
+LOCK = "writer.lock"
+LOCK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionInfo:
+    """The facts of a collection."""
+
+    path: str
+    records: int
+    captions: int
+    rows: int
+    version: int
+    encoder: dict[str, str | int]
+    index: dict[str, Any]
+    columns: dict[str, str]
+    sources: dict[str, int]
+    bytes_on_disk: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the facts as plain values for JSON."""
+        return asdict(self)
+
+
+class Collection:
+    """Records and their embeddings on disk, searched with words, pictures or both.
+
+    Several processes may read while one writes; a reader sees what was committed before its search began. Its
+    methods may be called from several threads.
+    """
+
+    def __init__(self, store: Store, encoder: Encoder | None, backend: str) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._backend = backend
+        self._searcher = Searcher(store.path)
+        self._lock = threading.RLock()
+        if encoder is not None:
+            self._refuse_other(encoder)
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], encoder: Encoder) -> "Collection":
+        """Make an empty collection for the embeddings of ``encoder``.
+
+        :raises CollectionError: when the path holds something already.
+        :raises StorageError: when the disk refuses.
+        """
+        return cls(Store.create(Path(path), encoder.card), encoder, encoder.card.backend)
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike[str], encoder: Encoder | None = None, *, backend: str = "auto"
+    ) -> "Collection":
+        """Open a collection; the encoder it was made with is loaded when first needed, unless given.
+
+        :raises CollectionError: when there is none, or ``encoder`` is not the one it was made with.
+        """
+        return cls(Store.open(Path(path)), encoder, backend)
+
+    @property
+    def path(self) -> Path:
+        """Where the collection lies."""
+        return self._store.path
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder whose embeddings the collection holds.
+
+        :raises CollectionError: when what loads by its name today is another one; both are named.
+        """
+        with self._lock:
+            if self._encoder is None:
+                encoder = load_encoder(self._store.identity.encoder.name, backend=self._backend)
+                self._refuse_other(encoder)
+                self._encoder = encoder
+            return self._encoder
+
+    def __len__(self) -> int:
+        """Give the number of records."""
+        return self._current().count("modality = 'image'")
+
+    def __repr__(self) -> str:
+        return f"Collection({str(self.path)!r}, encoder={self._store.identity.encoder.name!r})"
+
+    # -- changing -----------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        source_or_records: str | os.PathLike[str] | Source | Record | Iterable[Record],
+        *,
+        prune: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        batch_size: int | None = None,
+    ) -> AddReport:
+        """Bring in records: new ones are added, changed ones updated, unchanged ones not embedded again.
+
+        :param prune: remove this source's records that it no longer holds, once it was read to its end.
+        :param progress: called after each batch.
+        :raises SourceError: when the source cannot be read.
+        :raises CollectionError: when another process is writing.
+        """
+        records, source = _as_records(source_or_records)
+        total = source.count if source else len(records) if isinstance(records, Sized) else None
+        with self._writing() as store:
+            started = time.monotonic()
+            name = source.spec if source else ""
+            adder = Adder(store, self.encoder, source=name, total=total, progress=progress)
+            adder.run(records, batch_size)
+            report = adder.report
+            if source:
+                report.skipped.extend(source.skipped)
+                if prune:
+                    left = adder.seen.union(key for key, _ in source.skipped)
+                    report.removed = self._prune(store, name, left)
+            if report.added or report.updated or report.removed:
+                store.optimise()
+            self._searcher.save(self._current())
+            report.seconds = time.monotonic() - started
+        return report
+
+    def remove(self, keys: str | Iterable[str]) -> int:
+        """Remove records with all their rows and give how many.
+
+        :raises CollectionError: when a key is not there; nothing is removed then.
+        """
+        wanted = [keys] if isinstance(keys, str) else list(dict.fromkeys(keys))
+        with self._writing() as store:
+            there = store.records(wanted)
+            absent = [key for key in wanted if key not in there]
+            if absent:
+                some = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+                raise CollectionError(f"{self.path} has no record {some}; nothing was removed")
+            if wanted:
+                store.delete(wanted)
+        return len(wanted)
+
+    def verify(self, *, repair: bool = False) -> "verifying.VerifyReport":
+        """Check every row, every vector and the search index; ``repair`` mends what can be mended."""
+        if not repair:
+            return verifying.verify(self._current(), self._searcher)
+        with self._writing() as store:
+            return verifying.repair(store, self._searcher)
+
+    @staticmethod
+    def _prune(store: Store, source: str, keep: set[str]) -> int:
+        gone = [key for key in store.keys(source) if key not in keep]
+        if gone:
+            store.delete(gone)
+        return len(gone)
+
+    # -- asking -------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        text: str | None = None,
+        image: ImageLike | None = None,
+        terms: Sequence[tuple[str, ImageLike, float] | Term] | None = None,
+        target: Modality = "image",
+        k: int = 10,
+        where: str | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit]:
+        """Find the pictures (or, with ``target="text"``, the captions) nearest to what is asked.
+
+        ``terms`` weigh: ``[("text", "red bus", 1.0), ("text", "people", -0.4), ("image", path, 0.5)]``.
+        ``where`` is an SQL condition on the collection's columns; it is applied before the search, so that
+        ``k`` hits come if so many rows pass. The score is the cosine between query and hit.
+
+        :raises QueryError: when the query is empty, ``k`` below 1, or the filter does not fit.
+        :raises ImageError: when the query picture cannot be read.
+        """
+        if target not in MODALITIES:
+            raise QueryError(unknown("target", str(target), MODALITIES))
+        k = check_k(k)
+        parts = make_terms(text, image, terms)
+        store = self._current()
+        allowed = None if where is None else store.matching(where, target)
+        query = embed_query(parts, self.encoder)[None]
+        while True:
+            index = self._searcher.index(store, target)
+            scores, ids = index.search(query, min(k, max(len(index), 1)), allowed)
+            found = [(int(i), float(s)) for i, s in zip(ids[0], scores[0], strict=True) if i >= 0]
+            rows = store.take([i for i, _ in found])
+            if len(rows) == len(found):
+                break
+            # Another thread has brought the index to a newer version in between: follow it.
+            store = self._current()
+            allowed = None if where is None else store.matching(where, target)
+        hits = [_as_hit(rows[i], score) for i, score in found]
+        return [hit for hit in hits if min_score is None or hit.score >= min_score]
+
+    def get(self, keys: Sequence[str]) -> list[StoredRecord]:
+        """Give the records that exist among ``keys``, in their order."""
+        records = self._current().records(keys)
+        return [records[key] for key in keys if key in records]
+
+    def captions(self, limit: int) -> list[str]:
+        """Give some captions, spread over the whole collection."""
+        return self._current().some_captions(limit)
+
+    def info(self) -> CollectionInfo:
+        """Give the collection's facts."""
+        store = self._current()
+        records = store.count("modality = 'image'")
+        return CollectionInfo(
+            path=str(self.path),
+            records=records,
+            captions=store.count() - records,
+            rows=store.count(),
+            version=store.version,
+            encoder=store.identity.encoder.to_dict(),
+            index=self._searcher.index(store, "image").describe(),
+            columns=store.columns,
+            sources=store.sources(),
+            bytes_on_disk=sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
+        )
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _current(self) -> Store:
+        """Give the newest committed version."""
+        with self._lock:
+            self._store = self._store.newest()
+            return self._store
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Store]:
+        """Hold the collection's one pen; the system takes it back from a process that dies."""
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            with storage_errors(self.path):
+                lock.acquire(timeout=LOCK_SECONDS)
+        except filelock.Timeout:
+            raise CollectionError(
+                f"Another process is writing to {self.path}; wait until it is done, or stop it"
+            ) from None
+        try:
+            store = Store.open(self.path)
+            store.finish_widening()
+            yield store
+        finally:
+            lock.release()
+
+    def _refuse_other(self, encoder: Encoder) -> None:
+        made_with = self._store.identity.encoder
+        if encoder.card.fingerprint != made_with.fingerprint:
+            raise CollectionError(
+                f"{self.path} was made with encoder {made_with.name} (fingerprint {made_with.fingerprint}), "
+                f"not with {encoder.card.name} (fingerprint {encoder.card.fingerprint}); their embeddings "
+                "cannot be compared. Open it with its own encoder, or index into a new collection"
+            )
+
+
+def _as_records(given: Any) -> tuple[Iterable[Record], Source | None]:
+    """Give what was handed to ``add`` as records, and as the source they come from if it is one."""
+    if isinstance(given, Source):
+        return given, given
+    if isinstance(given, str | os.PathLike):
+        source = open_source(given)
+        return source, source
+    return ([given] if isinstance(given, Record) else given), None
+
+
+def _as_hit(row: dict[str, Any], score: float) -> Hit:
+    metadata = {
+        n: v for n, v in row.items() if n not in _HIT_COLUMNS and not n.startswith("_") and v is not None
+    }
+    return Hit(
+        key=row["key"],
+        target=row["modality"],
+        score=score,
+        uri=row["uri"],
+        text=row["text"],
+        metadata=metadata,
+    )
+
+
+_HIT_COLUMNS = {"key", "modality", "uri", "text"}
