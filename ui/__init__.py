@@ -1,1 +1,1 @@
-"""ui."""
+"""Faces for people: the command line and the page."""

@@ -1,0 +1,122 @@
+"""``crossmodal index``: bring a source of pictures into a collection."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from crossmodal.errors import SourceError
+from ui import options
+from ui.endings import Interrupted, code_of, one_line
+from ui.progress import meter, of_total
+
+if TYPE_CHECKING:
+    from crossmodal.collection import AddReport, Collection
+
+SKIPPED_SHOWN = 20
+"""So many left-out records are named one by one; the others are counted by reason."""
+
+
+@click.command("index", short_help="Bring pictures and captions into a collection.")
+@click.argument("source")
+@click.argument("collection", type=click.Path(path_type=Path))
+@click.option("--encoder", "encoder_name", help="The twin encoder of a new collection.  [default: lite]")
+@options.backend
+@click.option("--batch-size", type=click.IntRange(min=1), help="Pictures per run of the image tower.")
+@click.option("--image-column", help="The column of a table that names the pictures.")
+@click.option("--caption-column", help="The column of a table that holds the captions.")
+@click.option("--key-column", help="The column of a table that holds the keys.")
+@options.json_output
+@options.verbose
+def command(
+    source: str,
+    collection: Path,
+    encoder_name: str | None,
+    backend: str,
+    batch_size: int | None,
+    as_json: bool,
+    **columns: str | None,
+) -> None:
+    """Bring the pictures and captions of SOURCE into COLLECTION, a folder that is made if it is not there.
+
+    SOURCE is a folder of pictures, a .csv, .tsv, .jsonl or .parquet file, WebDataset tars, hf:NAME[:SPLIT],
+    karpathy:FILE.json?images=DIR, or the word sample. Run it again at any time: what has not changed is not
+    embedded again, and what SOURCE no longer holds is removed.
+    """
+    from crossmodal import open_source
+
+    opened = open_source(source, **columns)
+    target = open_or_create(collection, encoder_name, backend)
+    report = add_with_progress(target, opened, batch_size)
+    if report.skipped and not (report.added or report.updated or report.unchanged):
+        raise SourceError(
+            f"{source}: nothing usable; all {len(report.skipped):,} skipped ({by_reason(report)})"
+        )
+    info = target.info()
+    if as_json:
+        options.print_json({**report.to_dict(), "encoder": info.encoder["name"], "rows": info.rows})
+    else:
+        click.echo(summary(report))
+
+
+def open_or_create(path: Path, encoder_name: str | None, backend: str) -> "Collection":
+    """Open a collection with its own encoder, or make one.
+
+    :raises CollectionError: when it was made with another encoder than the one named.
+    """
+    from crossmodal import Collection, load_encoder
+    from crossmodal.collection.store import is_collection
+
+    if not is_collection(path):
+        return Collection.create(path, load_encoder(encoder_name or "lite", backend=backend))
+    if encoder_name is None:
+        return Collection.open(path, backend=backend)
+    return Collection.open(path, load_encoder(encoder_name, backend=backend))
+
+
+def add_with_progress(collection: "Collection", source: Any, batch_size: int | None = None) -> "AddReport":
+    """Add a source under a progress bar.
+
+    :raises Interrupted: on Ctrl-C; it says how much is kept.
+    """
+    with meter("indexing") as shown:
+        try:
+            return collection.add(
+                source,
+                prune=True,
+                batch_size=batch_size,
+                progress=lambda progress: shown.update(progress.done, progress.total),
+            )
+        except KeyboardInterrupt as interrupt:
+            kept = f"{of_total(shown.done, shown.total)} are indexed; run the same command to go on"
+            raise Interrupted(kept, code_of(interrupt)) from None
+
+
+def summary(report: "AddReport") -> str:
+    """Say what was done in one line, and what was left out in some more."""
+    counts = {
+        "added": report.added,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+        "skipped": len(report.skipped),
+    }
+    done = report.added + report.updated + report.unchanged
+    rate = f", {done / report.seconds:,.0f} a second" if report.seconds else ""
+    lines = [f"{_counted(counts)} in {report.seconds:,.1f} s{rate}"]
+    lines += [f"skipped {one_line(f'{key}: {reason}')}" for key, reason in report.skipped[:SKIPPED_SHOWN]]
+    if more := len(report.skipped) - SKIPPED_SHOWN:
+        lines.append(f"skipped {more:,} more: {by_reason(report, SKIPPED_SHOWN)}")
+    return "\n".join(lines)
+
+
+def by_reason(report: "AddReport", start: int = 0) -> str:
+    """Count the skipped records by what was wrong with them, most frequent first."""
+    reasons = Counter(one_line(reason.split(":")[0]) for _, reason in report.skipped[start:])
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count or what == "added")

@@ -1,0 +1,84 @@
+"""What the page shows for each thing a person does; the layout around it is in ``ui.web``."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
+
+from crossmodal.errors import CrossmodalError
+from crossmodal.images import load_image
+from ui import cards
+from ui.answers import Answer, pictures_for_words, pictures_like, words_for_picture
+from ui.thumbnails import ReadUri, Thumbnails
+
+if TYPE_CHECKING:
+    from crossmodal.collection import Collection
+
+SHOWN_SIDE = 1024
+
+
+class Shown(NamedTuple):
+    """A note above the hits, and the hits, both as HTML."""
+
+    note: str
+    hits: str
+
+
+class ShownAlike(NamedTuple):
+    """A picture, what is known of it, and what is like it."""
+
+    picture: Image.Image | None
+    about: str
+    note: str
+    hits: str
+
+
+class Page:
+    """Answers for one collection; may be asked from several threads."""
+
+    def __init__(self, collection: "Collection", read: ReadUri) -> None:
+        self._collection = collection
+        self._read = read
+        self._thumbnails = Thumbnails(read)
+
+    def header(self, name: str) -> str:
+        """Give the head of the page."""
+        return cards.header(self._collection.info(), name)
+
+    def about(self) -> str:
+        """Give the collection's facts as they are now."""
+        return cards.about_collection(self._collection.info())
+
+    def find(self, words: str, k: int, least: float) -> Shown:
+        """Words to pictures."""
+        return self._gallery(pictures_for_words(self._collection, words, k, least))
+
+    def words(self, picture: str | None, k: int) -> Shown:
+        """A picture to words."""
+        answer = words_for_picture(self._collection, picture, k)
+        return Shown(cards.note(answer), cards.captions(answer.hits))
+
+    def alike(self, picture: str | None, k: int) -> Shown:
+        """A picture that a person brought to pictures."""
+        return self._gallery(pictures_like(self._collection, picture, k))
+
+    def alike_to_record(self, key: str, k: int) -> ShownAlike:
+        """A picture of the collection to the others."""
+        records = self._collection.get([key])
+        if not records:
+            gone = Answer(note="This picture is no longer in the collection. Search again.", kind="refused")
+            return ShownAlike(None, "", *self._gallery(gone))
+        about = cards.about_record(records[0])
+        try:
+            data = self._read(records[0].uri)
+            picture = load_image(data, at_least=SHOWN_SIDE)
+        except (CrossmodalError, OSError) as error:
+            gone = Answer(note=f"The file of this picture cannot be read: {error}", kind="refused")
+            return ShownAlike(None, about, *self._gallery(gone))
+        picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+        return ShownAlike(
+            picture, about, *self._gallery(pictures_like(self._collection, data, k, without=key))
+        )
+
+    def _gallery(self, answer: Answer) -> Shown:
+        addresses = self._thumbnails.addresses([hit.uri for hit in answer.hits])
+        return Shown(cards.note(answer), cards.gallery(answer.hits, addresses))
