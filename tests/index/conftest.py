@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import faiss
 import numpy as np
 import pytest
+
 from crossmodal.index import ExactIndex, FaissIndex, Index, scan
 
 
@@ -81,7 +82,8 @@ def brute_force() -> Callable[..., Searched]:
     ) -> Searched:
         scores = np.full((len(queries), k), -np.inf, np.float32)
         found = np.full((len(queries), k), -1, np.int64)
-        pass_filter = np.array([allowed is None or i in set(allowed.tolist()) for i in ids], bool)
+        wanted = set(ids.tolist() if allowed is None else allowed.tolist())
+        pass_filter = np.array([i in wanted for i in ids.tolist()], bool)
         ids, vectors = ids[pass_filter], vectors[pass_filter]
         for q, query in enumerate(queries):
             exact = np.einsum("nd,d->n", vectors.astype(np.float64), query.astype(np.float64))

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from crossmodal.errors import IndexingError
-from crossmodal.index import Index
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from crossmodal.errors import IndexingError
+from crossmodal.index import Index
 
 MakeIndex = Callable[[int], Index]
 Make = Callable[..., np.ndarray]
