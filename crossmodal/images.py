@@ -123,9 +123,8 @@ def fit_image(
     if how == "crop":
         return np.array(_crop(image, size, method, crop_fraction))
     if how == "squash":
-        if image.width < size < image.height:
-            # PIL widens before it shortens: of a picture one pixel wide it would make one of `size` times
-            # the pixels first.
+        if image.width < size < image.height and size * image.height > 2**24:
+            # PIL widens before it shortens, so a long strip would first grow to many times its pixels.
             image = image.resize((image.width, size), method)
         return np.array(image.resize((size, size), method))
     longer = max(image.size)
@@ -198,8 +197,10 @@ def _draft(image: JpegImageFile, file: IO[bytes], at_least: int | None, max_pixe
     whole_in_one_scan = file.read(5)[4] == image.layers
     if "progressive" in image.info or not whole_in_one_scan:
         _check_size(image.size, max_pixels)  # coefficients wait in memory for the last scan
-    if image.width * image.height > 1024 * file.seek(0, os.SEEK_END):  # below two bits for 8 x 8 pixels
-        raise ImageError(f"truncated: its header promises {image.width} x {image.height} pixels")
+    length = file.seek(0, os.SEEK_END)
+    if image.width * image.height > 1024 * length:  # 8 x 8 pixels take two bits at least
+        seen = f"{length} bytes for {image.width} x {image.height} pixels"
+        raise ImageError(f"truncated JPEG: {seen}; fetch it again")
     if at_least is not None:
         image.draft(None, (at_least, at_least))
 
@@ -265,7 +266,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         if low >= 0 and high <= 255:
             low, high = 0.0, 1.0 if image.mode == "F" and high <= 1 else 255.0
         scaled -= low
-        scaled *= 255 / (high - low or 1.0)
+        scaled *= 255
+        scaled /= high - low or 1.0
         grey = np.rint(scaled, out=scaled).astype(np.uint8)
     if isinstance(transparent, int):
         grey[values == transparent] = 255
@@ -291,6 +293,8 @@ def _one_line(kind: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ImageError(f"decoding this {kind} takes more memory than there is") from error
+    except Image.DecompressionBombError as error:  # a frame or a tile larger than the picture it belongs to
+        raise ImageError(f"too large: a frame or tile of this {kind} is beyond what is decoded") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         if "truncated" in reason.lower():
