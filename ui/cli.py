@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -42,18 +44,21 @@ class CommandLine(click.Group):
             raise Refused(unknown("command", name, COMMANDS))
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments; ``--help`` is answered here, and may meet a closed pipe or a full disk."""
+        with _carried():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and carry past click's own ``main`` what that would end in its own way."""
-        try:
+        """Run the command."""
+        with _carried():
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except (KeyboardInterrupt, OSError) as error:
-            raise _Carried(error) from error
-        return result
+            return result
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run what the arguments say and leave with its exit code."""
-        extra["standalone_mode"] = False
+        extra |= {"standalone_mode": False, "prog_name": "crossmodal"}
         try:
             with terminate_as_interrupt():
                 result = super().main(*args, **extra)
@@ -67,11 +72,19 @@ class CommandLine(click.Group):
 
 
 class _Carried(Exception):
-    """Wraps an interruption or an OSError on its way through click."""
+    """Carries an interruption or an OSError past click's own ``main``, which would end it in its own way."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+@contextmanager
+def _carried() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, OSError) as error:
+        raise _Carried(error) from error
 
 
 class Refused(click.ClickException):
@@ -90,3 +103,7 @@ def main(ctx: click.Context) -> None:
     """Find pictures with words, words with pictures, and pictures with pictures."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """``crossmodal index``: bring a source of pictures into a collection."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,7 +107,9 @@ def summary(report: "AddReport") -> str:
     done = report.added + report.updated + report.unchanged
     rate = f", {done / report.seconds:,.0f} a second" if report.seconds else ""
     lines = [f"{_counted(counts)} in {report.seconds:,.1f} s{rate}"]
-    lines += [f"skipped {one_line(f'{key}: {reason}')}" for key, reason in report.skipped[:SKIPPED_SHOWN]]
+    lines += [
+        one_line(f"skipped {key}: {_without_path(reason)}") for key, reason in report.skipped[:SKIPPED_SHOWN]
+    ]
     if more := len(report.skipped) - SKIPPED_SHOWN:
         lines.append(f"skipped {more:,} more: {by_reason(report, SKIPPED_SHOWN)}")
     return "\n".join(lines)
@@ -114,8 +117,14 @@ def summary(report: "AddReport") -> str:
 
 def by_reason(report: "AddReport", start: int = 0) -> str:
     """Count the skipped records by what was wrong with them, most frequent first."""
-    reasons = Counter(one_line(reason.split(":")[0]) for _, reason in report.skipped[start:])
+    reasons = Counter(one_line(_without_path(reason).split(":")[0]) for _, reason in report.skipped[start:])
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+
+
+def _without_path(reason: str) -> str:
+    """Give a reason without the file it begins with: the key beside it says which one it is."""
+    head, colon, rest = reason.partition(": ")
+    return rest if colon and (os.sep in head or head == "image bytes") else reason
 
 
 def _counted(counts: Mapping[str, int]) -> str:

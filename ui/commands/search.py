@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from crossmodal.types import Hit, Modality
 
+WIDE = 100
+"""A terminal of so many columns shows the paths as well."""
+
 
 @click.command("search", short_help="Find pictures or captions.")
 @click.argument("collection", type=click.Path(path_type=Path))
@@ -78,7 +81,8 @@ def command(
     elif sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(table(hits))
+        console = Console()
+        console.print(table(hits, console.width))
     else:
         click.echo(lines(hits))
 
@@ -91,22 +95,22 @@ def lines(hits: Sequence["Hit"]) -> str:
     )
 
 
-def table(hits: Sequence["Hit"]) -> "Table":
-    """Lay the hits out for a terminal of any width; nothing in them is taken for markup."""
+def table(hits: Sequence["Hit"], width: int) -> "Table":
+    """Lay the hits out for a terminal so many columns wide; nothing in them is taken for markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    laid = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1), expand=False)
-    laid.add_column("", justify="right", style="dim", no_wrap=True)
-    laid.add_column("score", justify="right", no_wrap=True)
-    laid.add_column("key", overflow="ellipsis", no_wrap=True, max_width=32)
-    laid.add_column("caption", overflow="fold", ratio=None)
-    where = any(hit.uri for hit in hits)
-    if where:
+    laid = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1))
+    laid.add_column("", justify="right", style="dim", min_width=2)
+    laid.add_column("score", justify="right", min_width=6)
+    laid.add_column("key", overflow="fold", max_width=max(8, width // 4))
+    laid.add_column("caption", overflow="fold", min_width=8)
+    with_paths = width >= WIDE and any(hit.uri for hit in hits)
+    if with_paths:
         laid.add_column("path", overflow="fold", style="dim")
     for rank, hit in enumerate(hits, 1):
-        row = [one_line(hit.key), one_line(" / ".join(hit.text.splitlines()))]
-        row += [one_line(hit.uri)] if where else []
-        laid.add_row(str(rank), f"{hit.score:.3f}", *map(Text, row))
+        caption = " / ".join(hit.text.splitlines())
+        row = [hit.key, caption, hit.uri] if with_paths else [hit.key, caption]
+        laid.add_row(str(rank), f"{hit.score:.3f}", *(Text(one_line(part)) for part in row))
     return laid

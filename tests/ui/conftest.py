@@ -1,0 +1,79 @@
+"""The command line with an encoder that needs no tower, in this process or in one of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import crossmodal.encoders
+from crossmodal import Collection, Record
+from ui.cli import main
+
+WITH_TOY = """
+import importlib.util, os, sys, time
+import crossmodal.encoders
+spec = importlib.util.spec_from_file_location("shared_fixtures", os.environ["SHARED_FIXTURES"])
+shared = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(shared)
+
+class Slow(shared.ToyEncoder):
+    def embed_pixels(self, pixels):
+        time.sleep(float(os.environ.get("SECONDS_PER_BATCH", "0")))
+        return super().embed_pixels(pixels)
+
+crossmodal.encoders._CATALOGUE["toy"] = lambda rest, backend, batch_size: Slow()
+from ui.cli import main
+main()
+"""
+
+Run = Callable[..., Result]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def run(toy_encoder, monkeypatch) -> Run:
+    """Run ``crossmodal`` in this process; the encoder ``toy`` is known."""
+    monkeypatch.setitem(crossmodal.encoders._CATALOGUE, "toy", lambda *_: toy_encoder)
+    return lambda *arguments: CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def start() -> Start:
+    """Start ``crossmodal`` in a process of its own; the encoder ``toy`` is known there."""
+    shared = Path(__file__).parents[1] / "conftest.py"
+
+    def begin(*arguments: object, seconds_per_batch: float = 0, **options: object) -> "subprocess.Popen[str]":
+        environment = {"SHARED_FIXTURES": str(shared), "SECONDS_PER_BATCH": str(seconds_per_batch)}
+        given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+        command = [sys.executable, "-c", WITH_TOY, *map(str, arguments)]
+        return subprocess.Popen(command, env=os.environ | environment, **given)
+
+    return begin
+
+
+@pytest.fixture
+def collection(tmp_path, toy_encoder, make_picture) -> Collection:
+    """Twelve pictures in four colours, with captions and a column ``number``."""
+    made = Collection.create(tmp_path / "c", toy_encoder)
+    records = []
+    for i in range(12):
+        colour = ("red", "green", "blue", "yellow")[i % 4]
+        path = make_picture(tmp_path / "p" / f"{colour}-{i}.png", colour, seed=i)
+        caption = f"a {colour} picture"
+        records.append(
+            Record(key=path.name, image=path, captions=(caption,), metadata={"number": i}, uri=str(path))
+        )
+    made.add(records)
+    return made
+
+
+def one_line_of(text: str) -> str:
+    """Check that a complaint is one line without a traceback, and give it."""
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    assert "Traceback" not in text
+    return text
