@@ -112,11 +112,15 @@ def _save(model: ov.Model, path: Path) -> None:
 
 
 def _compile(model: ov.Model | Path) -> ov.CompiledModel:
-    """Compile for as many requests at once as the processors carry."""
+    """Compile for as many requests at once as the processors carry.
+
+    Threads stay free to move: bound to one processor each, they wait there behind the decoding threads.
+    """
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_NUM_THREADS": usable_processors(),
+        "ENABLE_CPU_PINNING": False,
     }
     if isinstance(model, Path) and cache.is_writable(model.parent):
         # OPTIMIZE_SIZE leaves the weights in tower.bin, whose checksum is ours

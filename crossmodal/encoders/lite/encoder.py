@@ -1,0 +1,64 @@
+"""The encoder `lite`, put together: towers and tokenizer on a backend. Torch comes only to build a tower."""
+
+import hashlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+from crossmodal.encoders.lite import settings, weights
+from crossmodal.encoders.runtime import InputSpec, Tower, run_tower
+from crossmodal.encoders.tokenizer import Tokenizer
+from crossmodal.encoders.twin import Preprocessing, TwinEncoder, fingerprint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BATCH_SIZE = 32
+TOKENS = InputSpec("int64", (None, None))
+PIXELS = InputSpec("uint8", (None, settings.IMAGE_SIZE, settings.IMAGE_SIZE, 3))
+
+
+def load_lite(backend: str, batch_size: int | None = None) -> TwinEncoder:
+    """Make the encoder `lite`. Weights are read, and checked, when a tower is first needed."""
+    preprocessing = Preprocessing(
+        size=settings.IMAGE_SIZE,
+        fit=settings.FIT,
+        resample=settings.RESAMPLE,
+        crop_fraction=settings.CROP_FRACTION,
+    )
+    identity = lite_fingerprint(preprocessing)
+    tower = partial(Tower, encoder="lite", fingerprint=identity, dim=settings.DIM)
+    image_tower = tower(modality="image", inputs=(PIXELS,), build=_build_image_tower)
+    text_tower = tower(modality="text", inputs=(TOKENS, TOKENS), build=_build_text_tower)
+    return TwinEncoder(
+        name="lite",
+        fingerprint=identity,
+        preprocessing=preprocessing,
+        tokenizer=Tokenizer(weights.tokenizer_file, settings.TEXT_LIMIT),
+        image_tower=run_tower(image_tower, backend),
+        text_tower=run_tower(text_tower, backend),
+        batch_size=batch_size or BATCH_SIZE,
+    )
+
+
+def lite_fingerprint(preprocessing: Preprocessing) -> str:
+    """Fingerprint `lite` from its pinned checksums; of its files only the heads, which are ours, are read."""
+    return fingerprint(
+        architecture=settings.ARCHITECTURE,
+        image_weights=weights.IMAGE_SHA256,
+        text_weights=weights.TEXT_SHA256,
+        heads=hashlib.sha256(weights.heads_file().read_bytes()).hexdigest(),
+        preprocessing=repr(preprocessing),
+        text_limit=settings.TEXT_LIMIT,
+    )
+
+
+def _build_image_tower() -> "nn.Module":
+    from crossmodal.encoders.lite.model import build_image_tower
+
+    return build_image_tower()
+
+
+def _build_text_tower() -> "nn.Module":
+    from crossmodal.encoders.lite.model import build_text_tower
+
+    return build_text_tower()
