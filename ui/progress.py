@@ -52,7 +52,7 @@ class Bar:
 
     def __init__(self, what: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.done = 0
         self.total: int | None = None
@@ -61,9 +61,8 @@ class Bar:
             BarColumn(bar_width=None),
             TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}", style="dim"),
-            TimeElapsedColumn(),
-            TextColumn("left", style="dim"),
             TimeRemainingColumn(),
+            TextColumn("left", style="dim"),
             console=Console(stderr=True),
             transient=True,
             redirect_stdout=False,

@@ -46,10 +46,12 @@ def start() -> Start:
     """Start ``crossmodal`` in a process of its own; the encoder ``toy`` is known there."""
     shared = Path(__file__).parents[1] / "conftest.py"
 
-    def begin(*arguments: object, seconds_per_batch: float = 0, **options: object) -> "subprocess.Popen[str]":
+    def begin(
+        *arguments: object, seconds_per_batch: float = 0, python: tuple[str, ...] = (), **options: object
+    ) -> "subprocess.Popen[str]":
         environment = {"SHARED_FIXTURES": str(shared), "SECONDS_PER_BATCH": str(seconds_per_batch)}
         given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-        command = [sys.executable, "-c", WITH_TOY, *map(str, arguments)]
+        command = [sys.executable, *python, "-c", WITH_TOY, *map(str, arguments)]
         return subprocess.Popen(command, env=os.environ | environment, **given)
 
     return begin
@@ -69,11 +71,3 @@ def collection(tmp_path, toy_encoder, make_picture) -> Collection:
         )
     made.add(records)
     return made
-
-
-def one_line_of(text: str) -> str:
-    """Check that a complaint is one line without a traceback, and give it."""
-    assert text.count("\n") == 1
-    assert text.endswith("\n")
-    assert "Traceback" not in text
-    return text

@@ -89,3 +89,12 @@ def test_a_path_without_a_collection_is_refused(run, tmp_path, arguments):
     refused(run(command, tmp_path / "none", *rest), "none", "crossmodal index")
     (tmp_path / "notes.txt").write_text("no collection")
     refused(run(command, tmp_path, *rest), str(tmp_path))
+
+
+def test_a_search_imports_only_what_a_search_needs(start, collection):
+    arguments = ["search", collection.path, "--text", "red", "--json"]
+    out, errors = start(*arguments, python=("-X", "importtime")).communicate()
+    imported = {line.rpartition("|")[2].strip() for line in errors.splitlines() if line.startswith("import")}
+    assert "lance" in imported
+    assert "hits" in out
+    assert imported.isdisjoint({"torch", "gradio", "datasets", "transformers", "rich.console"})

@@ -110,7 +110,7 @@ def summary(report: "AddReport") -> str:
     lines += [
         one_line(f"skipped {key}: {_without_path(reason)}") for key, reason in report.skipped[:SKIPPED_SHOWN]
     ]
-    if more := len(report.skipped) - SKIPPED_SHOWN:
+    if (more := len(report.skipped) - SKIPPED_SHOWN) > 0:
         lines.append(f"skipped {more:,} more: {by_reason(report, SKIPPED_SHOWN)}")
     return "\n".join(lines)
 

@@ -1,0 +1,158 @@
+"""The page in a real browser, as a person meets it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from ui import web
+from ui.answers import examples
+from ui.commands.demo import free_port
+
+pytestmark = pytest.mark.browser
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium; a machine without one cannot run these tests, and CI must have it."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        reason = "no chromium found: the page was not tried in a browser (apt install chromium)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=found, args=FLAGS)
+
+
+@pytest.fixture
+def address(collection) -> Iterator[str]:
+    """The page over twelve pictures in four colours."""
+    chips = examples(collection, is_sample=False)
+    blocks = web.build(collection, lambda uri: Path(uri).read_bytes(), name="colours", examples=chips)
+    yield web.start(blocks, free_port(7870))
+    blocks.close(verbose=False)
+
+
+@pytest.fixture
+def page(browser, address) -> Iterator[Page]:
+    """The page, opened; no request may leave this machine, and no script may fail."""
+    opened = browser.new_page(viewport={"width": 1200, "height": 860})
+    asked: list[str] = []
+    failed: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("pageerror", lambda error: failed.append(str(error)))
+    opened.goto(address)
+    expect(opened.get_by_role("button", name="Find", exact=True)).to_be_visible(timeout=30_000)
+    yield opened
+    opened.close()
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    assert failed == []
+
+
+def captions_of_cards(page: Page, gallery: str = "#found") -> list[str]:
+    return page.locator(f"{gallery} .cm-card img").evaluate_all("all => all.map(image => image.alt)")
+
+
+def visible_pictures(page: Page, gallery: str = "#found") -> int:
+    return page.locator(f"{gallery} .cm-card img").evaluate_all(
+        "all => all.filter(image => image.complete && image.naturalWidth > 0).length"
+    )
+
+
+def fits_its_width(page: Page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_words_and_enter_bring_the_right_pictures(page):
+    box = page.get_by_role("textbox").first
+    box.fill("a blue picture")
+    box.press("Enter")
+    expect(page.locator("#found .cm-card")).to_have_count(12)
+    assert captions_of_cards(page)[:3] == ["a blue picture"] * 3
+    page.wait_for_function("document.querySelectorAll('#found img').length === 12")
+    assert visible_pictures(page) == 12
+    scores = [float(text) for text in page.locator("#found .cm-score").all_inner_texts()]
+    assert scores == sorted(scores, reverse=True)
+    expect(page.get_by_text("12 pictures for “a blue picture”")).to_be_visible()
+
+
+def test_an_example_searches_and_fills_the_box(page):
+    page.get_by_role("button", name="a green picture", exact=True).click()
+    expect(page.locator("#found .cm-card").first).to_contain_text("a green picture")
+    expect(page.get_by_role("textbox").first).to_have_value("a green picture")
+
+
+def test_a_search_without_words_says_what_to_do(page):
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.get_by_text("Type what you are looking for")).to_be_visible()
+    expect(page.locator(".cm-card")).to_have_count(0)
+
+
+def test_pressing_a_picture_brings_pictures_like_it(page):
+    page.get_by_role("button", name="a red picture", exact=True).click()
+    page.locator("#found .cm-card").first.click()
+    expect(page.get_by_role("tab", name="Pictures like this")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#alike .cm-card")).to_have_count(11)
+    assert captions_of_cards(page, "#alike")[:2] == ["a red picture"] * 2
+    expect(page.locator("#alike-about")).to_contain_text("a red picture")
+    expect(page.locator("#alike-picture img")).to_be_visible()
+    page.locator("#alike .cm-card").nth(6).click()
+    expect(page.locator("#alike-about")).not_to_contain_text("a red picture")
+
+
+def test_an_uploaded_picture_brings_words(page, tmp_path, make_picture):
+    page.get_by_role("tab", name="Words for a picture").click()
+    mine = make_picture(tmp_path / "mine.png", "yellow", seed=99, size=(400, 300))
+    page.locator("#words-picture input[type=file]").set_input_files(mine)
+    expect(page.locator(".cm-captions .cm-words").first).to_have_text("a yellow picture")
+
+
+def test_an_uploaded_picture_brings_pictures(page, tmp_path, make_picture):
+    page.get_by_role("tab", name="Pictures like this").click()
+    mine = make_picture(tmp_path / "mine.png", "yellow", seed=99, size=(400, 300))
+    page.locator("#alike-picture input[type=file]").set_input_files(mine)
+    expect(page.locator("#alike .cm-card")).to_have_count(12)
+    assert captions_of_cards(page, "#alike")[:3] == ["a yellow picture"] * 3
+
+
+def test_a_file_that_is_no_picture_is_answered_kindly(page, tmp_path):
+    page.get_by_role("tab", name="Words for a picture").click()
+    broken = tmp_path / "holiday.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    page.locator("#words-picture input[type=file]").set_input_files(broken)
+    expect(page.get_by_text("holiday.png cannot be used")).to_be_visible()
+    expect(page.locator(".cm-captions")).to_have_count(0)
+
+
+def test_the_collection_tab_tells_the_facts(page):
+    page.get_by_role("tab", name="Collection").click()
+    for fact in ("toy, 16 dimensions", "number (int64)", "on the CPU"):
+        expect(page.get_by_text(fact)).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [320, 375, 768])
+def test_a_narrow_screen_never_scrolls_sideways(page, width):
+    page.set_viewport_size({"width": width, "height": 760})
+    assert fits_its_width(page)
+    page.get_by_role("button", name="a red picture", exact=True).click()
+    expect(page.locator("#found .cm-card")).to_have_count(12)
+    assert fits_its_width(page)
+    page.locator("#found .cm-card").first.click()
+    expect(page.locator("#alike .cm-card")).to_have_count(11)
+    assert fits_its_width(page)
+
+
+def test_no_file_of_this_machine_is_served(page, address, collection, tmp_path):
+    for path in ("/etc/passwd", str(tmp_path / "p" / "red-0.png"), str(collection.path), __file__):
+        answer = page.request.get(f"{address}gradio_api/file={path}")
+        assert answer.status in (403, 404), path
