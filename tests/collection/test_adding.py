@@ -98,6 +98,7 @@ def test_pruning_removes_what_the_source_lost_and_only_of_this_source(
     collection.add(picture_folder)
     collection.add(other)
     (picture_folder / "red.png").unlink()
+    (picture_folder / "red.txt").unlink()
     assert counts(collection.add(picture_folder)) == (0, 0, 7, 0, 0), "without prune nothing goes"
     assert counts(collection.add(picture_folder, prune=True)) == (0, 0, 7, 1, 0)
     assert len(collection) == 8
