@@ -36,6 +36,10 @@ class QueryError(CrossmodalError, ValueError):
     """A query that cannot be answered: empty, out of range, or with a filter that does not parse."""
 
 
+class EvaluationError(CrossmodalError, ValueError):
+    """Embeddings or pairs that cannot be measured as asked."""
+
+
 class StorageError(CrossmodalError, OSError):
     """The disk refused: full, read-only, or not permitted."""
 
