@@ -123,9 +123,6 @@ def fit_image(
     if how == "crop":
         return np.array(_crop(image, size, method, crop_fraction))
     if how == "squash":
-        if image.width < size < image.height and size * image.height > 2**24:
-            # PIL widens before it shortens, so a long strip would first grow to many times its pixels.
-            image = image.resize((image.width, size), method)
         return np.array(image.resize((size, size), method))
     longer = max(image.size)
     width, height = (max(1, round(side * size / longer)) for side in image.size)

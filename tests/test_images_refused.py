@@ -55,6 +55,14 @@ def patched(data: bytes, old: bytes, new: bytes) -> bytes:
     return data.replace(old, new)
 
 
+def tiff_tile(width: int, height: int) -> bytes:
+    """Write a grey TIFF of 16 x 16 pixels, in one LZW tile of the size given."""
+    facts = {256: 16, 257: 16, 258: 8, 259: 5, 262: 1, 277: 1, 322: width, 323: height, 324: 200, 325: 50}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in facts.items())
+    head = b"II*\0" + struct.pack("<IH", 8, len(facts)) + directory + bytes(4)
+    return head.ljust(200, b"\0") + b"\x80\x00\x20".ljust(50, b"\0")
+
+
 def bombs() -> dict[str, bytes]:
     """Small files whose headers promise hundreds of megapixels and more."""
     image = noise(123, 77)
@@ -80,6 +88,7 @@ def bombs() -> dict[str, bytes]:
             struct.pack("<HHIHxx", 256, 4, 1, 123),
             struct.pack("<HHII", 256, 4, 1, 99_999_999),
         ),
+        "tiff tile": tiff_tile(20_000, 20_000),
         "ico": b"\0\0\1\0\1\0\0\0\0\0\1\0\x20\0\xff\xff\0\0\x16\0\0\0" + png_bomb(20_000, 20_000),
         "ico bitmap": b"\0\0\1\0\1\0\0\0\0\0\1\0\x20\0\xff\xff\0\0\x16\0\0\0"
         + struct.pack("<Iii", 40, 30_000, 60_000)
