@@ -61,7 +61,7 @@ def nearest(queries: Vectors, vectors: Vectors, k: int, mask: Mask | None = None
 def _nearest_in(
     rows: slice, queries: Vectors, vectors: Vectors, k: int, mask: Mask | None
 ) -> tuple[Scores, Ids]:
-    """Search one run of rows; where it holds fewer than ``k`` that may be found, the rest scores -inf."""
+    """Search one run of rows; where it holds too few, FAISS fills up with the lowest of floats."""
     faiss = load_faiss()
     part = vectors[rows]
     scores = np.empty((len(queries), k), np.float32)
@@ -81,8 +81,6 @@ def _nearest_in(
         faiss.swig_ptr(positions),
         selector,
     )
-    # FAISS fills up with position -1 and the lowest float, which is above -inf.
-    scores[positions < 0] = -np.inf
     return scores, positions + rows.start
 
 

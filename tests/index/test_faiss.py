@@ -132,6 +132,19 @@ def test_gpus_hold_half_precision_shards_made_anew_after_a_change(
     assert index.describe()["device"] == "gpu 0, 1 (float16)"
 
 
+def test_rows_that_half_precision_cannot_tell_apart_still_come_in_their_true_order(
+    fake_gpus: list[dict], unit_vectors: Make, brute_force: BruteForce
+) -> None:
+    rng = np.random.default_rng(6)
+    near = unit_vectors(rng, 1, 32).astype(np.float64) + 1e-5 * rng.standard_normal((3000, 32))
+    vectors = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    queries = unit_vectors(rng, 20, 32)
+    index = FaissIndex(32)
+    index.add(np.arange(3000), vectors)
+    expected = brute_force(np.arange(3000), vectors, queries, 10)
+    np.testing.assert_array_equal(index.search(queries, 10), expected)
+
+
 def test_searches_the_gpu_cannot_do_run_on_the_cpu(fake_gpus: list[dict], unit_vectors: Make) -> None:
     rng = np.random.default_rng(3)
     index = FaissIndex(8, gpus=[1])
