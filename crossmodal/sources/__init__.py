@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crossmodal.errors import SourceError, unknown
-from crossmodal.sources.base import ColumnNames, Source, absolute, no_such_path
+from crossmodal.sources.base import ColumnNames, Source, absolute, exists, no_such_path
 from crossmodal.sources.uris import read_uri
 
 __all__ = ["Source", "open_source", "read_uri"]
@@ -38,7 +38,7 @@ def open_source(
     match = _SCHEME.fullmatch(text) if isinstance(spec, str) else None
     if match and match[1] in SCHEMES and (match[2] is not None or match[1] == "sample"):
         return SCHEMES[match[1]](match[2] or "", wanted)
-    if match and match[2] is not None and not absolute(text).exists() and "/" not in match[1]:
+    if match and match[2] is not None and not exists(absolute(text)) and "/" not in match[1]:
         raise SourceError(f"{text}: {unknown('kind of source', match[1] + ':', [f'{s}:' for s in SCHEMES])}")
     return _open_path(text, wanted)
 
@@ -48,14 +48,15 @@ def _open_path(text: str, wanted: ColumnNames) -> Source:
     from crossmodal.sources.tars import is_tar
 
     path = absolute(text)
-    if path.is_dir():
+    there = exists(path)
+    if there and path.is_dir():
         from crossmodal.sources.folder import FolderSource
 
         return FolderSource(path, wanted)
-    if is_tar(path) or (is_pattern(text) and not path.exists()):
+    if is_tar(path) or (is_pattern(text) and not there):
         wanted.refuse(text, "the members of a shard are named, not its columns")
         return open_shards(text)
-    if not path.exists():
+    if not there:
         raise no_such_path(path)
     _refuse_other_files(path)
     from crossmodal.sources.table import open_table

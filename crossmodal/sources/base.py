@@ -78,6 +78,11 @@ def absolute(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
 
 
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Say whether there is anything at a path; no text, however odd, is an error."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists() raises where a name is too long
+
+
 def no_such_path(path: Path, what: str = "file or folder") -> SourceError:
     """Give the error for a path that does not exist, with the nearest name that does."""
     parent = next((p for p in path.parents if p.is_dir()), None)
@@ -108,3 +113,5 @@ def read_bytes(path: Path) -> bytes:
         raise no_such_path(path, "file") from None
     except OSError as error:
         raise refused(path, error) from error
+    except ValueError:
+        raise SourceError(f"{str(path)!r} is no path") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crossmodal.errors import SourceError
 from crossmodal.images import IMAGE_SUFFIXES
-from crossmodal.sources.base import ColumnNames, Skip, Source, unique_keys
+from crossmodal.sources.base import ColumnNames, Skip, Source, exists, unique_keys
 from crossmodal.sources.metadata import Metadata
 from crossmodal.sources.text import decode_utf8
 from crossmodal.sources.walk import Directory, walk
@@ -80,7 +80,9 @@ class FolderSource(Source):
 
     def _must_hold_pictures(self, others: Counter[str]) -> None:
         if self._listed:
-            if self._absent < len(self._listed) or any((self._folder / p).exists() for p in self._listed):
+            if self._absent < len(self._listed) or any(
+                exists(self._folder / picture) for picture in self._listed
+            ):
                 return
             files = ", ".join(str(metadata.path) for metadata in self._metadata)
             raise SourceError(

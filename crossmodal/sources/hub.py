@@ -13,11 +13,20 @@ from typing import Any
 import pyarrow as pa
 
 from crossmodal.errors import SourceError, unknown
-from crossmodal.sources.base import ColumnNames, Skip, Source, absolute, no_such_path, read_bytes, unique_keys
+from crossmodal.sources.base import (
+    ColumnNames,
+    Skip,
+    Source,
+    absolute,
+    exists,
+    no_such_path,
+    read_bytes,
+    unique_keys,
+)
 from crossmodal.sources.columns import find_columns
 from crossmodal.sources.parquet import Picture, holds_bytes, picture_in, plain
 from crossmodal.sources.rows import Rows
-from crossmodal.sources.specs import split_options
+from crossmodal.sources.specs import split_options, with_options
 from crossmodal.sources.table import BytesTable, PathTable
 from crossmodal.types import Record
 
@@ -56,15 +65,12 @@ class Address:
         return Path(self.name) if _is_folder(self.name) else None
 
     def __str__(self) -> str:
-        return (
-            f"hf:{self.name}"
-            + (f":{self.split}" if self.split else "")
-            + (f"?config={self.config}" if self.config else "")
-        )
+        split = f":{self.split}" if self.split else ""
+        return with_options(f"hf:{self.name}{split}", config=self.config)
 
 
 def _is_folder(name: str) -> bool:
-    return bool(name) and absolute(name).is_dir()
+    return bool(name) and exists(absolute(name)) and absolute(name).is_dir()
 
 
 class HubSource(Source):
@@ -228,5 +234,7 @@ def _load(name: str, config: str | None, changed: int) -> dict[str, Any]:
     return {str(loaded.split or "train"): loaded}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _first_line(error: BaseException) -> str:
+    """Give what an error says, and what caused it, without further lines."""
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return f"{line}: {_first_line(error.__cause__)}" if error.__cause__ else line

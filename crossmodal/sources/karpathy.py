@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import SourceError, unknown
-from crossmodal.sources.base import Skip, Source, no_such_path, read_bytes, unique_keys
+from crossmodal.sources.base import Skip, Source, exists, no_such_path, read_bytes, unique_keys
 from crossmodal.sources.columns import captions_from
+from crossmodal.sources.specs import with_options
 from crossmodal.types import Record
 
 KEPT = frozenset({"images", "filename", "filepath", "split", "sentences", "raw", "imgid", "cocoid"})
@@ -27,12 +28,12 @@ class KarpathySource(Source):
         :param split: one split, several joined by ``+``, or None for all.
         :raises SourceError: when the file is not of this kind, a split is unknown, or no picture exists.
         """
-        super().__init__(f"karpathy:{path}?images={images}" + (f"&split={split}" if split else ""))
+        super().__init__(with_options(f"karpathy:{path}", images=str(images), split=split))
         self._images = images
         self._entries = _of_split(_read(path), split, path)
         if not images.is_dir():
             raise no_such_path(images, "folder of pictures")
-        if not any(self._file(entry).exists() for entry in self._entries):
+        if not any(exists(self._file(entry)) for entry in self._entries):
             raise SourceError(
                 f"{self.spec}: none of the {len(self._entries)} pictures is in {images}. Tried for instance "
                 f"{self._file(self._entries[0])}"
@@ -47,7 +48,7 @@ class KarpathySource(Source):
         """Give a picture's path: COCO's lie in folders of their own, unless somebody put them all in one."""
         flat = self._images / str(entry["filename"])
         nested = self._images / str(entry.get("filepath") or "") / str(entry["filename"])
-        return nested if nested.exists() or not flat.exists() else flat
+        return nested if exists(nested) or not exists(flat) else flat
 
     def _records(self, skip: Skip) -> Iterator[Record]:
         return unique_keys(map(self._record, self._entries), skip)

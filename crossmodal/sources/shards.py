@@ -15,7 +15,7 @@ from pathlib import Path
 
 from crossmodal.errors import SourceError
 from crossmodal.images import IMAGE_SUFFIXES
-from crossmodal.sources.base import Skip, Source, absolute, no_such_path, unique_keys
+from crossmodal.sources.base import Skip, Source, absolute, exists, no_such_path, unique_keys
 from crossmodal.sources.columns import CAPTION_COLUMNS, captions_from, metadata_value
 from crossmodal.sources.jsonlines import parse_object
 from crossmodal.sources.tars import DAMAGE, TAR_SUFFIXES, Tar, first_line, is_tar
@@ -27,7 +27,7 @@ NUMBERS = frozenset({"cls", "cls2", "class", "count", "index", "inx", "id"})
 
 TEXTS = ("txt", "text", "caption")
 LARGEST_MEMBER = 2**28
-MOST_SHARDS = 10**6
+MOST_SHARDS = 10**5
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _INTERNAL = re.compile(r"__[^/]*__($|/)")
 
@@ -59,7 +59,7 @@ def open_shards(spec: str) -> Source:
 
 
 def _expand(spec: str) -> list[str]:
-    if "{" not in spec or Path(spec).exists():
+    if "{" not in spec or exists(spec):
         return [spec]
     import braceexpand
 
@@ -77,7 +77,7 @@ def _expand(spec: str) -> list[str]:
 def _matches(name: str) -> list[Path]:
     """Give the files a name stands for; without wild cards that is itself, whether it exists or not."""
     path = absolute(name)
-    if path.exists() or not any(mark in name for mark in "*?["):
+    if exists(path) or not any(mark in name for mark in "*?["):
         return [path]
     return [Path(match) for match in sorted(glob.glob(os.fspath(path), recursive=True))]  # noqa: PTH207
 

@@ -6,6 +6,14 @@ from urllib.parse import unquote
 from crossmodal.errors import SourceError, unknown
 
 
+def with_options(path: str, **options: str | None) -> str:
+    """Write ``PATH?name=value&...`` as ``split_options`` reads it, without the options that are None."""
+    written = [
+        f"{name}={value.replace('%', '%25').replace('&', '%26')}" for name, value in options.items() if value
+    ]
+    return f"{path}?{'&'.join(written)}" if written else path
+
+
 def split_options(text: str, known: Collection[str], spec: str) -> tuple[str, dict[str, str]]:
     """Split ``PATH?name=value&...`` into the path and its options; ``%26`` stands for ``&`` in a value.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.errors import SourceError
-from crossmodal.sources.base import ColumnNames, Skip, Source, no_such_path, unique_keys
+from crossmodal.sources.base import ColumnNames, Skip, Source, exists, no_such_path, unique_keys
 from crossmodal.sources.columns import Columns, find_columns
 from crossmodal.sources.delimited import with_types
 from crossmodal.sources.formats import read_rows
@@ -75,7 +75,7 @@ class PathTable(Source):
         if not self._names:
             reason = next(iter(self._reasons.values()))
             raise SourceError(f"{self.spec}: no picture in any of its {len(self._rows)} rows: {reason}")
-        if not any((self._root / name).exists() for name in self._names):
+        if not any(exists(self._root / name) for name in self._names):
             raise SourceError(
                 f"{self.spec}: none of the {len(self._names)} pictures it names exists. Tried for instance "
                 f"{self._root / self._names[0]}. Relative paths start at the table's folder"
@@ -86,7 +86,8 @@ class PathTable(Source):
             skip(place, reason)
         for row, reason in self._reasons.items():
             skip(self._rows.place(row), reason)
-        return unique_keys(self._grouped(), skip)
+        # Names of pictures are distinct already.
+        return unique_keys(self._grouped(), skip) if self._columns.key else self._grouped()
 
     def _grouped(self) -> Iterator[Record]:
         for group, rows in grouped_rows(self._rows, self._groups):
@@ -120,7 +121,7 @@ class BytesTable(Source):
 
         :param uri: gives the uri of a row.
         :param root: where relative paths of pictures kept outside the table start.
-        :param prefix: what precedes the row number in the key of a picture without a name.
+        :param prefix: what precedes a key that is a picture's name or the number of its row.
         """
         super().__init__(spec)
         self._rows = rows
@@ -210,9 +211,9 @@ class BytesTable(Source):
         if not path:
             return f"{self._prefix}{row}"
         if path in named:
-            return f"{path}#{row}"
+            return f"{self._prefix}{path}#{row}"
         named.add(path)
-        return path
+        return self._prefix + path
 
 
 def own_name(path: str, root: Path) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from crossmodal.errors import SourceError
-from crossmodal.sources.base import absolute, read_bytes
+from crossmodal.sources.base import absolute, exists, read_bytes
 from crossmodal.sources.tars import TAR_SUFFIXES
 
 CONTAINERS = (".parquet", *TAR_SUFFIXES)
@@ -29,7 +29,7 @@ def read_uri(uri: str) -> bytes:
         name, _, fragment = uri.removeprefix("hf:").rpartition("#")
         return read_row(name, fragment)
     path = absolute(uri)
-    if not path.is_file():
+    if not exists(path):
         container, inside = _container(uri)
         if container is not None:
             return _read_inside(container, inside)
