@@ -33,7 +33,7 @@ class Source(ABC):
 
     def __iter__(self) -> Iterator[Record]:
         self.skipped = skipped = []
-        return self._records(lambda key, reason: skipped.append((key, reason)))
+        return self._records(lambda key, reason: skipped.append((printable(key), printable(reason))))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec!r})"
@@ -71,6 +71,11 @@ def unique_keys(records: Iterable[Record], skip: Skip) -> Iterator[Record]:
             continue
         seen.add(record.key)
         yield record
+
+
+def printable(text: str) -> str:
+    r"""Give a text that any terminal and any JSON takes: bytes that are not UTF-8 become ``\udc..``."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:

@@ -8,7 +8,7 @@ import glob
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -129,6 +129,7 @@ class ShardSource(Source):
 def _samples(shard: Path, skip: Skip) -> Iterator[_Sample]:
     """Yield the samples of one shard; what is left unread of a damaged one is told."""
     sample: _Sample | None = None
+    before: Collection[str] = ()
     try:
         with Tar.open(shard) as tar:
             for member in tar.each():
@@ -138,17 +139,23 @@ def _samples(shard: Path, skip: Skip) -> Iterator[_Sample]:
                 if sample is None or sample.key != key:
                     if sample is not None:
                         yield sample
+                        before = sample.names
                     sample = _Sample(key)
                 _take(tar, member, suffix, sample, skip)
             if note := tar.look_at_end():
                 skip(os.fspath(shard), note)
     except DAMAGE as error:
         skip(os.fspath(shard), f"damaged or cut off, the rest is not read: {first_line(error)}")
-        if sample is not None:
-            skip(sample.key, "its shard is damaged or cut off in this sample or right behind it")
-        return
+        if sample is not None and not _looks_whole(sample, before):
+            skip(sample.key, "its shard is damaged or cut off within this sample")
+            return
     if sample is not None:
         yield sample
+
+
+def _looks_whole(sample: _Sample, before: Collection[str]) -> bool:
+    """Say whether the last sample of a damaged shard has what the one before it had, or else two members."""
+    return set(before) <= sample.names.keys() if before else len(sample.names) > 1
 
 
 def _key_and_suffix(name: str) -> tuple[str, str]:
@@ -168,8 +175,8 @@ def _take(tar: Tar, member: tarfile.TarInfo, suffix: str, sample: _Sample, skip:
     elif member.size > LARGEST_MEMBER:
         skip(member.name, f"too large: {member.size} bytes, at most {LARGEST_MEMBER} are read")
     elif (file := tar.extractfile(member)) is not None:
+        sample.contents[suffix] = file.read()  # first, for what cannot be read must not be counted
         sample.names[suffix] = member.name
-        sample.contents[suffix] = file.read()
 
 
 def _record(shard: Path, sample: _Sample, skip: Skip) -> Record | None:
@@ -188,7 +195,7 @@ def _record(shard: Path, sample: _Sample, skip: Skip) -> Record | None:
     try:
         sample.names[picture].encode()
     except UnicodeEncodeError:
-        skip(sample.key.encode(errors="surrogateescape").decode(errors="replace"), "its name is not UTF-8")
+        skip(sample.key, "its name is not UTF-8")
         return None
     captions, metadata = _captions_and_metadata(sample, skip)
     return Record(

@@ -71,7 +71,7 @@ def _enter(path: Path, prefix: str, skip: Skip) -> Directory:
             if entry.name.startswith("."):
                 hidden += 1
             elif (reason := _unusable(entry)) is not None:
-                skip(prefix + entry.name.encode(errors="surrogateescape").decode(errors="replace"), reason)
+                skip(prefix + entry.name, reason)
             else:
                 names.append(entry.name + "/" * entry.is_dir())
     return Directory(path=path, prefix=prefix, names=tuple(sorted(names)), hidden=hidden)
