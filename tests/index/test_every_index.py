@@ -146,6 +146,17 @@ def test_largest_ids_survive(make_index: MakeIndex) -> None:
     assert index.search(np.eye(2), 1, [top])[1].tolist() == [[top], [top]]
 
 
+def test_ids_far_outside_those_known_are_nowhere(make_index: MakeIndex) -> None:
+    index = make_index(4)
+    index.add([3, 4, 5, 6], np.eye(4))
+    outside = [0, 2, 7, 8, 2**40, 2**63 - 1]
+    assert index.search(np.eye(4)[:1], 2, outside)[1].tolist() == [[-1, -1]]
+    assert index.search(np.eye(4)[:1], 2, [*outside, 5])[1].tolist() == [[5, -1]]
+    assert index.remove(outside) == 0
+    index.add([2**63 - 1], np.eye(4)[:1])
+    assert index.search(np.eye(4)[:1], 2)[1].tolist() == [[3, 2**63 - 1]]
+
+
 @pytest.mark.parametrize(
     ("ids", "vectors", "message"),
     [
