@@ -17,10 +17,11 @@ SHOWN_SIDE = 1024
 
 
 class Shown(NamedTuple):
-    """A note above the hits, and the hits, both as HTML."""
+    """A note above the hits, and the hits, both as HTML; ``refused`` is a picture that is none."""
 
     note: str
     hits: str
+    refused: bool = False
 
 
 class ShownAlike(NamedTuple):
@@ -55,7 +56,7 @@ class Page:
     def words(self, picture: str | None, k: int) -> Shown:
         """A picture to words."""
         answer = words_for_picture(self._collection, picture, k)
-        return Shown(cards.note(answer), cards.captions(answer.hits))
+        return Shown(cards.note(answer), cards.captions(answer.hits), answer.kind == "refused")
 
     def alike(self, picture: str | None, k: int) -> Shown:
         """A picture that a person brought to pictures."""
@@ -66,19 +67,22 @@ class Page:
         records = self._collection.get([key])
         if not records:
             gone = Answer(note="This picture is no longer in the collection. Search again.", kind="refused")
-            return ShownAlike(None, "", *self._gallery(gone))
+            return self._alike(None, "", gone)
         about = cards.about_record(records[0])
         try:
             data = self._read(records[0].uri)
             picture = load_image(data, at_least=SHOWN_SIDE)
         except (CrossmodalError, OSError) as error:
             gone = Answer(note=f"The file of this picture cannot be read: {error}", kind="refused")
-            return ShownAlike(None, about, *self._gallery(gone))
+            return self._alike(None, about, gone)
         picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        return ShownAlike(
-            picture, about, *self._gallery(pictures_like(self._collection, data, k, without=key))
-        )
+        return self._alike(picture, about, pictures_like(self._collection, data, k, without=key))
+
+    def _alike(self, picture: Image.Image | None, about: str, answer: Answer) -> ShownAlike:
+        shown = self._gallery(answer)
+        return ShownAlike(picture, about, shown.note, shown.hits)
 
     def _gallery(self, answer: Answer) -> Shown:
         addresses = self._thumbnails.addresses([hit.uri for hit in answer.hits])
-        return Shown(cards.note(answer), cards.gallery(answer.hits, addresses))
+        shown = cards.gallery(answer.hits, addresses)
+        return Shown(cards.note(answer), shown, answer.kind == "refused")

@@ -79,10 +79,17 @@ def _find_tab(page: Page, examples: Sequence[str]) -> gr.HTML:
         least = gr.Slider(0, 1, value=0, step=0.01, label="Least score (0 shows all)", elem_id="find-least")
     note, hits = _results("found", page.find("", 1, 0).note, ON_PRESS)
     asked, shown = [words, count, least], [note, hits]
-    gr.on([words.submit, go.click], page.find, asked, shown, **EVENT)
-    gr.on([count.release, least.release], _if_asked(page.find), asked, shown, **EVENT)
+
+    def find(looked_for: str, k: int, at_least: float) -> tuple[str, str]:
+        return page.find(looked_for, k, at_least)[:2]
+
+    def find_again(looked_for: str, k: int, at_least: float) -> tuple[str, str]:
+        return find(looked_for, k, at_least) if looked_for.strip() else (gr.skip(), gr.skip())
+
+    gr.on([words.submit, go.click], find, asked, shown, **EVENT)
+    gr.on([count.change, least.change], find_again, asked, shown, trigger_mode="always_last", **EVENT)
     for chip, example in zip(chips, examples, strict=True):
-        chip.click(_with_words(page.find, example), [count, least], [words, *shown], **EVENT)
+        chip.click(_taking(example, find), [count, least], [words, *shown], **EVENT)
     return hits
 
 
@@ -94,7 +101,17 @@ def _words_tab(page: Page) -> None:
             count = gr.Slider(1, 50, value=10, step=1, label="Captions")
         with gr.Column(scale=3, min_width=300):
             note, hits = _results("captions", page.words(None, 1).note)
-    gr.on([picture.input, picture.clear, count.release], page.words, [picture, count], [note, hits], **EVENT)
+
+    def brought(path: str | None, k: int) -> tuple[Any, str, str]:
+        shown = page.words(path, k)
+        return _keep_unless(shown.refused), shown.note, shown.hits
+
+    gr.on([picture.input, picture.clear], brought, [picture, count], [picture, note, hits], **EVENT)
+
+    def counted(path: str | None, k: int) -> tuple[str, str]:
+        return page.words(path, k)[:2]
+
+    count.change(counted, [picture, count], [note, hits], trigger_mode="always_last", **EVENT)
 
 
 def _alike_tab(page: Page, tabs: gr.Tabs) -> Callable[[gr.HTML], None]:
@@ -108,25 +125,25 @@ def _alike_tab(page: Page, tabs: gr.Tabs) -> Callable[[gr.HTML], None]:
         with gr.Column(scale=4, min_width=300):
             note, hits = _results("alike", page.alike(None, 1).note, ON_PRESS)
 
-    def brought(path: str | None, k: int) -> tuple[str, str, str, str]:
-        return "", "", *page.alike(path, k)
+    def brought(path: str | None, k: int) -> tuple[str, Any, str, str, str]:
+        shown = page.alike(path, k)
+        return "", _keep_unless(shown.refused), "", shown.note, shown.hits
 
     def counted(path: str | None, k: int, chosen: str) -> tuple[str, str]:
-        if chosen:
-            shown = page.alike_to_record(chosen, k)
-            return shown.note, shown.hits
-        return page.alike(path, k)
+        shown = page.alike_to_record(chosen, k) if chosen else page.alike(path, k)
+        return shown.note, shown.hits
 
     def pressed(k: int, event: gr.EventData) -> tuple[Any, ...]:
         chosen = str(event.key)
         return gr.Tabs(selected="alike"), chosen, *page.alike_to_record(chosen, k)
 
-    gr.on([picture.input, picture.clear], brought, [picture, count], [key, about, note, hits], **EVENT)
-    count.release(counted, [picture, count, key], [note, hits], **EVENT)
+    outcome = [key, picture, about, note, hits]
+    gr.on([picture.input, picture.clear], brought, [picture, count], outcome, **EVENT)
+    count.change(counted, [picture, count, key], [note, hits], trigger_mode="always_last", **EVENT)
 
     def lead_here(gallery: gr.HTML) -> None:
-        shown = [tabs, key, picture, about, note, hits]
-        gallery.click(pressed, [count], shown, **EVENT).then(None, js=TO_THE_TOP)
+        press = gallery.click(pressed, [count], [tabs, *outcome], **EVENT)
+        press.then(None, js=TO_THE_TOP)
 
     lead_here(hits)
     return lead_here
@@ -154,22 +171,14 @@ def _upload(label: str, name: str) -> gr.Image:
     return image
 
 
-def _if_asked(find: Callable[..., tuple[str, str]]) -> Callable[..., tuple[str, str]]:
-    """Let a slider repeat a search, but not complain before there was one."""
-
-    def repeat(words: str, count: int, least: float) -> tuple[str, str]:
-        return find(words, count, least) if words.strip() else ("", "")
-
-    return repeat
+def _keep_unless(refused: bool) -> Any:
+    """Leave an uploaded picture where it is, or take a file away that is none."""
+    return None if refused else gr.skip()
 
 
-def _with_words(find: Callable[..., tuple[str, str]], words: str) -> Callable[..., tuple[str, str, str]]:
+def _taking(words: str, find: Callable[..., tuple[str, str]]) -> Callable[[int, float], tuple[str, str, str]]:
     """Make a search for given words, which are put into the box as well."""
-
-    def search(count: int, least: float) -> tuple[str, str, str]:
-        return words, *find(words, count, least)
-
-    return search
+    return lambda count, least: (words, *find(words, count, least))
 
 
 def start(blocks: gr.Blocks, port: int) -> str:

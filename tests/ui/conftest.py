@@ -25,7 +25,8 @@ class Slow(shared.ToyEncoder):
         time.sleep(float(os.environ.get("SECONDS_PER_BATCH", "0")))
         return super().embed_pixels(pixels)
 
-crossmodal.encoders._CATALOGUE["toy"] = lambda rest, backend, batch_size: Slow()
+for name in ("toy", "lite"):
+    crossmodal.encoders._CATALOGUE[name] = lambda rest, backend, batch_size: Slow()
 from ui.cli import main
 main()
 """
@@ -43,16 +44,24 @@ def run(toy_encoder, monkeypatch) -> Run:
 
 @pytest.fixture
 def start() -> Start:
-    """Start ``crossmodal`` in a process of its own; the encoder ``toy`` is known there."""
+    """Start ``crossmodal`` in a process of its own; the encoders ``toy`` and ``lite`` are the toy there."""
     shared = Path(__file__).parents[1] / "conftest.py"
 
     def begin(
-        *arguments: object, seconds_per_batch: float = 0, python: tuple[str, ...] = (), **options: object
+        *arguments: object,
+        seconds_per_batch: float = 0,
+        python: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
     ) -> "subprocess.Popen[str]":
-        environment = {"SHARED_FIXTURES": str(shared), "SECONDS_PER_BATCH": str(seconds_per_batch)}
-        given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+        wanted = {"SHARED_FIXTURES": str(shared), "SECONDS_PER_BATCH": str(seconds_per_batch)}
         command = [sys.executable, *python, "-c", WITH_TOY, *map(str, arguments)]
-        return subprocess.Popen(command, env=os.environ | environment, **given)
+        return subprocess.Popen(
+            command,
+            env=os.environ | wanted | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     return begin
 

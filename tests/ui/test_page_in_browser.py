@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from crossmodal import Collection, Record
 from ui import web
 from ui.answers import examples
 from ui.commands.demo import free_port
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::Warning:gradio")]
 
 FLAGS = [
     "--no-sandbox",
@@ -117,12 +118,30 @@ def test_an_uploaded_picture_brings_words(page, tmp_path, make_picture):
     expect(page.locator(".cm-captions .cm-words").first).to_have_text("a yellow picture")
 
 
+def test_the_number_of_hits_can_be_changed(page):
+    page.get_by_role("button", name="a red picture", exact=True).click()
+    expect(page.locator("#found .cm-card")).to_have_count(12)
+    page.get_by_text("How many, and how good").click()
+    number = page.locator("#find-count input[type=number]")
+    number.fill("5")
+    number.press("Enter")
+    expect(page.locator("#found .cm-card")).to_have_count(5)
+    least = page.locator("#find-least input[type=number]")
+    least.fill("1")
+    least.press("Enter")
+    expect(page.get_by_text("Nothing scores 1.00 or more")).to_be_visible()
+
+
 def test_an_uploaded_picture_brings_pictures(page, tmp_path, make_picture):
     page.get_by_role("tab", name="Pictures like this").click()
     mine = make_picture(tmp_path / "mine.png", "yellow", seed=99, size=(400, 300))
     page.locator("#alike-picture input[type=file]").set_input_files(mine)
     expect(page.locator("#alike .cm-card")).to_have_count(12)
     assert captions_of_cards(page, "#alike")[:3] == ["a yellow picture"] * 3
+    expect(page.locator("#alike-picture img")).to_be_visible()
+    page.locator("#alike-picture").get_by_role("button", name="Remove Image").click()
+    expect(page.get_by_text("Bring a picture, or press one")).to_be_visible()
+    expect(page.locator("#alike .cm-card")).to_have_count(0)
 
 
 def test_a_file_that_is_no_picture_is_answered_kindly(page, tmp_path):
@@ -132,6 +151,7 @@ def test_a_file_that_is_no_picture_is_answered_kindly(page, tmp_path):
     page.locator("#words-picture input[type=file]").set_input_files(broken)
     expect(page.get_by_text("holiday.png cannot be used")).to_be_visible()
     expect(page.locator(".cm-captions")).to_have_count(0)
+    expect(page.locator("#words-picture img")).to_have_count(0)
 
 
 def test_the_collection_tab_tells_the_facts(page):
@@ -150,6 +170,25 @@ def test_a_narrow_screen_never_scrolls_sideways(page, width):
     page.locator("#found .cm-card").first.click()
     expect(page.locator("#alike .cm-card")).to_have_count(11)
     assert fits_its_width(page)
+
+
+def test_a_caption_is_shown_as_it_is_and_never_run(browser, tmp_path, toy_encoder, make_picture):
+    caption = "<img src=x onerror='window.ran=1'> ${window.ran=2} {{value}} `red`"
+    made = Collection.create(tmp_path / "c", toy_encoder)
+    path = make_picture(tmp_path / "a.png", "red")
+    made.add([Record(key=caption, image=path, captions=(caption,), uri=str(path))])
+    blocks = web.build(made, lambda uri: Path(uri).read_bytes(), name="hostile", examples=["red"])
+    page = browser.new_page()
+    try:
+        page.goto(web.start(blocks, free_port(7870)))
+        page.get_by_role("button", name="red", exact=True).click()
+        expect(page.locator(".cm-card .cm-caption")).to_have_text(caption)
+        page.locator(".cm-card").click()
+        expect(page.locator("#alike-about dd").first).to_have_text(caption)
+        assert page.evaluate("window.ran") is None
+    finally:
+        page.close()
+        blocks.close(verbose=False)
 
 
 def test_no_file_of_this_machine_is_served(page, address, collection, tmp_path):

@@ -96,7 +96,8 @@ def free_port(wanted: int) -> int:
     last = min(wanted + PORTS_TRIED, 65536)
     for port in range(wanted, last):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere this would take the port of a server that runs
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
