@@ -120,7 +120,8 @@ class Collection:
     ) -> AddReport:
         """Bring in records: new ones are added, changed ones updated, unchanged ones not embedded again.
 
-        :param prune: remove this source's records that it no longer holds, once it was read to its end.
+        :param prune: remove this source's records that it no longer holds, once it was read to its end and
+            whole: nothing is removed while a part of it could not be read.
         :param progress: called after each batch.
         :raises SourceError: when the source cannot be read.
         :raises CollectionError: when another process is writing.
@@ -135,7 +136,7 @@ class Collection:
             report = adder.report
             if source:
                 report.skipped.extend(source.skipped)
-                if prune:
+                if prune and not source.hiding:
                     left = adder.seen.union(key for key, _ in source.skipped)
                     report.removed = self._prune(store, name, left)
             if report.added or report.updated or report.removed:

@@ -18,9 +18,9 @@ Pixels = NDArray[np.uint8]
 class EncoderCard:
     """The facts of an encoder that a collection stores and a person reads.
 
-    ``name`` is the spec string that loads it again. ``fingerprint`` covers architecture, weights, preprocessing
-    and tokenizer, and so says whether two embeddings may be compared; backends that agree share it.
-    ``text_limit`` is in tokens; what is longer is cut as the model's authors do.
+    ``name`` is the spec string that loads it again. ``fingerprint`` covers architecture, weights,
+    preprocessing and tokenizer, and so says whether two embeddings may be compared; backends that agree share
+    it. ``text_limit`` is in tokens; what is longer is cut as the model's authors do.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Encoder(ABC):
         return out
 
     def encode_texts(self, texts: Iterable[str]) -> Embeddings:
-        """Embed texts, grouped by length so that little is spent on padding: float32 (M, D), in their order."""
+        """Embed texts, those of like length together: float32 (M, D), in their order."""
         strings = list(texts)
         out = np.empty((len(strings), self.card.dim), np.float32)
         order = sorted(range(len(strings)), key=lambda i: len(strings[i]))

@@ -3,16 +3,24 @@
 import difflib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 from crossmodal.errors import SourceError
 from crossmodal.types import Record
 
-Skip: TypeAlias = Callable[[str, str], None]
-"""Called with a key and a reason for each thing that is left out."""
+
+class Skip(Protocol):
+    """Called with a key and a reason for each thing that is left out.
+
+    ``hides`` says that it could not even be seen which records lie behind it: a folder that may not be read,
+    the rest of a torn shard, a line that does not parse.
+    """
+
+    def __call__(self, key: str, reason: str, *, hides: bool = False) -> None:
+        """Note what is left out."""
 
 
 class Source(ABC):
@@ -20,20 +28,30 @@ class Source(ABC):
 
     ``spec`` is the canonical string that names the source; ``open_source(spec)`` opens it again.
     ``skipped`` lists ``(key, reason)`` for what could not become a record or a caption; it fills while the
-    source is iterated and starts empty with each iteration. Whether a picture file can be decoded is not
-    looked at here.
+    source is iterated and starts empty with each iteration. ``hiding`` lists those of them behind which
+    unknown records lie: while there are any, a record that did not come is not known to be gone. Whether a
+    picture file can be decoded is not looked at here.
     """
 
     spec: str
     skipped: list[tuple[str, str]]
+    hiding: list[str]
 
     def __init__(self, spec: str) -> None:
         self.spec = spec
         self.skipped = []
+        self.hiding = []
 
     def __iter__(self) -> Iterator[Record]:
         self.skipped = skipped = []
-        return self._records(lambda key, reason: skipped.append((printable(key), printable(reason))))
+        self.hiding = hiding = []
+
+        def skip(key: str, reason: str, *, hides: bool = False) -> None:
+            skipped.append((printable(key), printable(reason)))
+            if hides:
+                hiding.append(printable(key))
+
+        return self._records(skip)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec!r})"

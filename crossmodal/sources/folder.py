@@ -109,7 +109,7 @@ class FolderSource(Source):
             return self._walked(skip)
         for metadata in self._metadata:
             for place, reason in metadata.bad:
-                skip(place, reason)
+                skip(place, reason, hides=True)
         return unique_keys(self._walked(skip), skip)
 
     def _walked(self, skip: Skip) -> Iterator[Record]:
@@ -141,7 +141,7 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - many names, no need of paths
 
 
-def _ignore(key: str, reason: str) -> None:
+def _ignore(key: str, reason: str, *, hides: bool = False) -> None:
     """Drop a reason while the folder is opened; each iteration walks again and gives it then."""
 
 

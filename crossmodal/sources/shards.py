@@ -110,10 +110,10 @@ class ShardSource(Source):
         any_record = False
         reasons: list[str] = []
 
-        def tell(key: str, reason: str) -> None:
+        def tell(key: str, reason: str, *, hides: bool = False) -> None:
             if not any_record and not reasons:
                 reasons.append(f"{key}: {reason}")
-            skip(key, reason)
+            skip(key, reason, hides=hides)
 
         for shard in self.shards:
             for sample in _samples(shard, tell):
@@ -143,9 +143,10 @@ def _samples(shard: Path, skip: Skip) -> Iterator[_Sample]:
                     sample = _Sample(key)
                 _take(tar, member, suffix, sample, skip)
             if note := tar.look_at_end():
-                skip(os.fspath(shard), note)
+                skip(os.fspath(shard), note, hides=True)
     except DAMAGE as error:
-        skip(os.fspath(shard), f"damaged or cut off, the rest is not read: {first_line(error)}")
+        reason = f"damaged or cut off, the rest is not read: {first_line(error)}"
+        skip(os.fspath(shard), reason, hides=True)
         if sample is not None and not _looks_whole(sample, before):
             skip(sample.key, "its shard is damaged or cut off within this sample")
             return

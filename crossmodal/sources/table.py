@@ -83,9 +83,9 @@ class PathTable(Source):
 
     def _records(self, skip: Skip) -> Iterator[Record]:
         for place, reason in self._rows.bad:
-            skip(place, reason)
+            skip(place, reason, hides=True)
         for row, reason in self._reasons.items():
-            skip(self._rows.place(row), reason)
+            skip(self._rows.place(row), reason, hides=True)
         # Names of pictures are distinct already.
         return unique_keys(self._grouped(), skip) if self._columns.key else self._grouped()
 
@@ -169,7 +169,7 @@ class BytesTable(Source):
 
     def _records(self, skip: Skip) -> Iterator[Record]:
         for place, reason in self._rows.bad:
-            skip(place, reason)
+            skip(place, reason, hides=True)
         return unique_keys(self._grouped(skip), skip)
 
     def _grouped(self, skip: Skip) -> Iterator[Record]:

@@ -56,7 +56,7 @@ def walk(root: Path, skip: Skip) -> Iterator[tuple[Directory, str | None]]:
             try:
                 entered = _enter(directory.path / name, prefix, skip)
             except OSError as error:
-                skip(prefix, f"the folder cannot be read: {error.strerror or error}")
+                skip(prefix, f"the folder cannot be read: {error.strerror or error}", hides=True)
                 continue
             yield entered, None
             open_directories.append((entered, iter(entered.names)))

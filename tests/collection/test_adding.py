@@ -105,6 +105,18 @@ def test_pruning_removes_what_the_source_lost_and_only_of_this_source(
     assert not collection.get(["red.png"])
 
 
+def test_pruning_spares_what_lies_behind_an_unreadable_part(collection, tmp_path, make_picture):
+    table = tmp_path / "pairs.jsonl"
+    for name in ("a.png", "b.png"):
+        make_picture(tmp_path / name)
+    table.write_text('{"image": "a.png", "caption": "one"}\n{"image": "b.png", "caption": "two"}\n')
+    collection.add(table, prune=True)
+    table.write_text('{"image": "a.png", "caption": "one"}\n{"image": "b.png", "capt\n')
+    report = collection.add(table, prune=True)
+    assert counts(report) == (0, 0, 1, 0, 1)
+    assert len(collection) == 2
+
+
 def test_a_broken_picture_is_listed_and_its_earlier_state_kept(collection, picture_folder):
     collection.add(picture_folder)
     before = contents(collection)
