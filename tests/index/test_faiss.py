@@ -206,7 +206,7 @@ def test_a_real_gpu_answers_as_brute_force_does(unit_vectors: Make, brute_force:
     if not faiss.get_num_gpus():
         pytest.skip("FAISS sees no NVIDIA GPU here")
     rng = np.random.default_rng(5)
-    vectors, queries = unit_vectors(rng, 200_000, 256), unit_vectors(rng, 64, 256)
+    vectors, queries = unit_vectors(rng, 50_000, 256), unit_vectors(rng, 16, 256)
     index = FaissIndex(256)
     index.add(np.arange(len(vectors)), vectors)
     seen = index.search(queries, 10)
