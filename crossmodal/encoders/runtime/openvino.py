@@ -4,10 +4,11 @@ A converted tower lies in the cache as OpenVINO's own two files, ``tower.xml`` a
 OpenVINO itself remembers of compiling it (``compiled/``), so that a later start takes tenths of a second.
 """
 
+import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,7 @@ def _convert(tower: Tower) -> ov.Model:
 
     module = tower.build().eval()
     examples = tuple(torch.from_numpy(spec.example()) for spec in tower.inputs)
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of every shape it reads, and of its own old age
+    with torch.inference_mode(), _quiet():
         decoder = TorchScriptPythonDecoder(module, example_input=examples)
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
@@ -98,6 +98,20 @@ def _convert(tower: Tower) -> ov.Model:
     shapes = [[rows if rows == 1 else -1, *(size or -1 for size in spec.shape[1:])] for spec in tower.inputs]
     model.reshape(dict(zip(model.inputs, map(ov.PartialShape, shapes), strict=True)))
     return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what tracing stirs up: a warning at every shape it reads, and at its own old age."""
+    models = logging.getLogger("transformers")  # whose models warn when all their attributes are looked at
+    level = models.level
+    models.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        models.setLevel(level)
 
 
 def _save(model: ov.Model, path: Path) -> None:
