@@ -102,8 +102,8 @@ def _cores() -> int:
 def _threads() -> ThreadPoolExecutor:
     """Give the threads that search slices; all indexes of this process share them.
 
-    Each may use one OpenMP thread, its own. With a team for each slice, 10,000 rows took 0.5 ms and not 0.3 on
-    an idle machine, and 20 ms on a busy one, where a team waits for its slowest member.
+    Each may use one OpenMP thread, its own. With a team for each slice, 10,000 rows took 0.5 ms and not 0.3
+    on an idle machine, and 20 ms on a busy one, where a team waits for its slowest member.
     """
     alone = partial(load_faiss().omp_set_num_threads, 1)
     return ThreadPoolExecutor(_cores(), thread_name_prefix="index-scan", initializer=alone)
