@@ -91,12 +91,10 @@ def test_openvino_gives_the_same_bits_alone_and_in_company(openvino, pictures):
 
 
 def test_torch_gives_nearly_the_same_alone_and_in_company(torch, pictures):
-    together = torch.encode_images(pictures)
-    alone = np.concatenate([torch.encode_images([picture]) for picture in pictures])
-    assert (together * alone).sum(1).min() > 0.999999
-    together = torch.encode_texts(TEXTS)
-    alone = np.concatenate([torch.encode_texts([text]) for text in TEXTS])
-    assert (together * alone).sum(1).min() > 0.999999
+    for encode, items in [(torch.encode_images, pictures[-4:]), (torch.encode_texts, TEXTS[:5])]:
+        together = encode(items)
+        alone = np.concatenate([encode([item]) for item in items])
+        assert (together * alone).sum(1).min() > 0.999999
 
 
 def test_tokens_are_those_of_the_models_own_tokenizer(openvino):
