@@ -52,7 +52,7 @@ def end(error: BaseException) -> int:
     match error:
         case BrokenPipeError():
             silence_stdout()
-            return 128 + signal.SIGPIPE
+            return 128 + 13  # SIGPIPE, which Windows does not name
         case KeyboardInterrupt():
             say(f"interrupted: {error}" if str(error) else "interrupted")
             return code_of(error)

@@ -1,6 +1,7 @@
 """How runs end: exit codes, one line at most, and what is kept after an interruption."""
 
 import errno
+import logging
 import os
 import signal
 import subprocess
@@ -53,6 +54,18 @@ def test_a_fault_of_ours_keeps_its_traceback_and_is_exit_1(run, monkeypatch, err
     assert result.stdout == ""
     assert "Traceback" in result.stderr
     assert type(error).__name__ in result.stderr
+
+
+@pytest.mark.parametrize(("flags", "told"), [((), ["grave"]), (("-v",), ["grave", "plain"])])
+def test_the_log_goes_to_stderr_and_tells_more_when_asked(run, monkeypatch, flags, told):
+    def callback(**_):
+        logging.getLogger("crossmodal.part").warning("grave")
+        logging.getLogger("crossmodal.part").info("plain")
+
+    monkeypatch.setattr(ui.commands.info.command, "callback", callback)
+    result = run("info", "c", *flags)
+    assert result.stdout == ""
+    assert [line.partition(": ")[2] for line in result.stderr.splitlines()] == told
 
 
 def test_a_line_holds_nothing_that_steers_a_terminal():
