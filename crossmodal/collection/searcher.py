@@ -56,7 +56,7 @@ class Searcher:
             for modality in MODALITIES:
                 self._indexes.pop(modality, None)
                 self._saved_versions.pop(modality, None)
-                for file in self._folder.glob(f"{modality}.*"):
+                for file in self._folder.glob(f"*{modality}.index*"):
                     file.unlink()
 
     def _save(self, index: FaissIndex, store: Store, modality: Modality) -> None:
@@ -78,7 +78,7 @@ class Searcher:
                 loaded, stamp = FaissIndex.load(file)
                 if stamp.get("collection") == store.identity.id and int(stamp["version"]) <= store.version:
                     index, version = loaded, int(stamp["version"])
-            except (CrossmodalError, OSError, KeyError) as error:
+            except (CrossmodalError, OSError, KeyError, ValueError) as error:
                 logger.warning("the search index is built again: %s", error)
         self._indexes[modality] = index
         self._versions[modality] = self._saved_versions[modality] = version
@@ -100,4 +100,4 @@ class Searcher:
         self._versions[modality] = store.version
 
     def _file(self, modality: Modality) -> Path:
-        return self._folder / f"{modality}.faiss"
+        return self._folder / f"{modality}.index"

@@ -67,7 +67,7 @@ def test_a_picture_that_is_gone_is_told_but_is_no_damage(collection, picture_fol
 
 
 def test_a_torn_index_is_no_damage_and_repair_writes_it_again(collection):
-    file = collection.path / "index" / "image.faiss"
+    file = collection.path / "index" / "image.index"
     file.write_bytes(b"torn")
     reopened = Collection.open(collection.path, collection.encoder)
     assert reopened.verify().ok
