@@ -83,7 +83,7 @@ def _search(
 ) -> Answer:
     """Ask the collection; what a person can mend becomes a sentence."""
     try:
-        hits = collection.search(terms=terms, target=target, k=int(k), min_score=least or None)
+        hits = collection.search(terms=terms, target=target, k=k, min_score=least or None)
     except ImageError as error:
         return Answer(note=_about_upload(error, terms[0][1]), kind="refused")
     except CrossmodalError as error:

@@ -49,20 +49,22 @@ class Page:
         """Give the collection's facts as they are now."""
         return cards.about_collection(self._collection.info())
 
-    def find(self, words: str, k: int, least: float) -> Shown:
-        """Words to pictures."""
-        return self._gallery(pictures_for_words(self._collection, words, k, least))
+    # A slider may give a whole number as a float, so each k is made one here.
 
-    def words(self, picture: str | None, k: int) -> Shown:
+    def find(self, words: str, k: float, least: float) -> Shown:
+        """Words to pictures."""
+        return self._gallery(pictures_for_words(self._collection, words, int(k), least))
+
+    def words(self, picture: str | None, k: float) -> Shown:
         """A picture to words."""
-        answer = words_for_picture(self._collection, picture, k)
+        answer = words_for_picture(self._collection, picture, int(k))
         return Shown(cards.note(answer), cards.captions(answer.hits), answer.kind == "refused")
 
-    def alike(self, picture: str | None, k: int) -> Shown:
+    def alike(self, picture: str | None, k: float) -> Shown:
         """A picture that a person brought to pictures."""
-        return self._gallery(pictures_like(self._collection, picture, k))
+        return self._gallery(pictures_like(self._collection, picture, int(k)))
 
-    def alike_to_record(self, key: str, k: int) -> ShownAlike:
+    def alike_to_record(self, key: str, k: float) -> ShownAlike:
         """A picture of the collection to the others."""
         records = self._collection.get([key])
         if not records:
@@ -76,7 +78,7 @@ class Page:
             gone = Answer(note=f"The file of this picture cannot be read: {error}", kind="refused")
             return self._alike(None, about, gone)
         picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        return self._alike(picture, about, pictures_like(self._collection, data, k, without=key))
+        return self._alike(picture, about, pictures_like(self._collection, data, int(k), without=key))
 
     def _alike(self, picture: Image.Image | None, about: str, answer: Answer) -> ShownAlike:
         shown = self._gallery(answer)

@@ -75,15 +75,15 @@ def _find_tab(page: Page, examples: Sequence[str]) -> gr.HTML:
     with gr.Row(elem_classes="cm-chips"):
         chips = [gr.Button(example, size="sm", variant="secondary") for example in examples]
     with gr.Accordion("How many, and how good", open=False, elem_id="find-options"), gr.Row():
-        count = gr.Slider(1, 60, value=12, step=1, precision=0, label="Pictures", elem_id="find-count")
+        count = gr.Slider(1, 60, value=12, step=1, label="Pictures", elem_id="find-count")
         least = gr.Slider(0, 1, value=0, step=0.01, label="Least score (0 shows all)", elem_id="find-least")
     note, hits = _results("found", page.find("", 1, 0).note, ON_PRESS)
     asked, shown = [words, count, least], [note, hits]
 
-    def find(looked_for: str, k: int, at_least: float) -> tuple[str, str]:
+    def find(looked_for: str, k: float, at_least: float) -> tuple[str, str]:
         return page.find(looked_for, k, at_least)[:2]
 
-    def find_again(looked_for: str, k: int, at_least: float) -> tuple[str, str]:
+    def find_again(looked_for: str, k: float, at_least: float) -> tuple[str, str]:
         return find(looked_for, k, at_least) if looked_for.strip() else (gr.skip(), gr.skip())
 
     gr.on([words.submit, go.click], find, asked, shown, **EVENT)
@@ -98,17 +98,17 @@ def _words_tab(page: Page) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
             picture = _upload("Your picture", "words-picture")
-            count = gr.Slider(1, 50, value=10, step=1, precision=0, label="Captions")
+            count = gr.Slider(1, 50, value=10, step=1, label="Captions")
         with gr.Column(scale=3, min_width=300):
             note, hits = _results("captions", page.words(None, 1).note)
 
-    def brought(path: str | None, k: int) -> tuple[Any, str, str]:
+    def brought(path: str | None, k: float) -> tuple[Any, str, str]:
         shown = page.words(path, k)
         return _keep_unless(shown.refused), shown.note, shown.hits
 
     gr.on([picture.input, picture.clear], brought, [picture, count], [picture, note, hits], **EVENT)
 
-    def counted(path: str | None, k: int) -> tuple[str, str]:
+    def counted(path: str | None, k: float) -> tuple[str, str]:
         return page.words(path, k)[:2]
 
     count.change(counted, [picture, count], [note, hits], trigger_mode="always_last", **EVENT)
@@ -120,20 +120,20 @@ def _alike_tab(page: Page, tabs: gr.Tabs) -> Callable[[gr.HTML], None]:
         with gr.Column(scale=2, min_width=260):
             picture = _upload("A picture", "alike-picture")
             about = gr.HTML(elem_id="alike-about")
-            count = gr.Slider(1, 60, value=12, step=1, precision=0, label="Pictures")
+            count = gr.Slider(1, 60, value=12, step=1, label="Pictures")
             key = gr.State("")
         with gr.Column(scale=4, min_width=300):
             note, hits = _results("alike", page.alike(None, 1).note, ON_PRESS)
 
-    def brought(path: str | None, k: int) -> tuple[str, Any, str, str, str]:
+    def brought(path: str | None, k: float) -> tuple[str, Any, str, str, str]:
         shown = page.alike(path, k)
         return "", _keep_unless(shown.refused), "", shown.note, shown.hits
 
-    def counted(path: str | None, k: int, chosen: str) -> tuple[str, str]:
+    def counted(path: str | None, k: float, chosen: str) -> tuple[str, str]:
         shown = page.alike_to_record(chosen, k) if chosen else page.alike(path, k)
         return shown.note, shown.hits
 
-    def pressed(k: int, event: gr.EventData) -> tuple[Any, ...]:
+    def pressed(k: float, event: gr.EventData) -> tuple[Any, ...]:
         chosen = str(event.key)
         return gr.Tabs(selected="alike"), chosen, *page.alike_to_record(chosen, k)
 

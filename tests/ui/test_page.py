@@ -135,6 +135,14 @@ def test_a_record_pressed_is_shown_with_what_is_known_of_it(page):
     assert shown.hits.count("<li>") == 3
 
 
+def test_a_slider_may_give_floats(page, tmp_path):
+    picture = str(tmp_path / "p" / "blue-2.png")
+    assert page.find("red", 2.0, 0.0).hits.count("<li>") == 2
+    assert page.alike(picture, 3.0).hits.count("<li>") == 3
+    assert page.alike_to_record("blue-2.png", 3.0).hits.count("<li>") == 3
+    assert page.words(picture, 2.0).hits.count('class="cm-words"') == 2
+
+
 def test_a_record_removed_meanwhile_is_told(page, collection):
     collection.remove(["green-5.png"])
     assert "no longer in the collection" in page.alike_to_record("green-5.png", 3).note
