@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,11 +40,16 @@ class Store(Snapshot):
             raise CollectionError(f"{path} exists and is no collection; choose a new path or an empty folder")
         stated = {"format": FORMAT, "id": uuid.uuid4().hex, "encoder": encoder.to_dict()}
         empty = schema.base_schema(encoder.dim).with_metadata({"crossmodal": json.dumps(stated)})
-        with storage_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-            dataset = lance.write_dataset(
-                empty.empty_table(), str(path / TABLE), mode="create", enable_stable_row_ids=True
-            )
+        made_here = not path.exists()
+        try:
+            with storage_errors(path):
+                path.mkdir(parents=True, exist_ok=True)
+                dataset = lance.write_dataset(
+                    empty.empty_table(), str(path / TABLE), mode="create", enable_stable_row_ids=True
+                )
+        except BaseException:
+            shutil.rmtree(path if made_here else path / TABLE, ignore_errors=True)
+            raise
         return cls(path, dataset)
 
     @classmethod
