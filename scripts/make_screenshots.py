@@ -16,7 +16,6 @@ from ui.commands.demo import SAMPLE, free_port, prepare
 
 WORDS = "musical instrument"
 SIZE = {"width": 1180, "height": 760}
-COLOURS = 128
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -36,9 +35,7 @@ def main() -> None:
         picture = photograph(address, options.words, browser)
     finally:
         blocks.close(verbose=False)
-    picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
-        options.output, optimize=True
-    )
+    picture.save(options.output, optimize=True)
     print(f"{options.output}: {options.output.stat().st_size / 1000:.0f} kB")
 
 

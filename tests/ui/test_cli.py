@@ -1,12 +1,15 @@
 """The frame of the command line: what it offers, what it imports, and how it answers mistakes."""
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 
 import pytest
 
 HEAVY = ("torch", "numpy", "PIL", "pyarrow", "lance", "faiss", "openvino", "gradio", "datasets", "rich")
+
+NOT_FOR_A_SEARCH = {"torch", "gradio", "datasets", "transformers", "timm", "rich.console"}
 
 
 def refused(result, *wanted):
@@ -91,10 +94,30 @@ def test_a_path_without_a_collection_is_refused(run, tmp_path, arguments):
     refused(run(command, tmp_path, *rest), str(tmp_path))
 
 
+def imported(times: str) -> set[str]:
+    """Give the modules that ``-X importtime`` reported."""
+    lines = [line for line in times.splitlines() if line.startswith("import")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+@pytest.mark.slow
+def test_a_text_query_of_lite_runs_without_torch(picture_folder, tmp_path):
+    def crossmodal(*arguments, python=()):
+        command = [sys.executable, *python, "-m", "ui.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=True)
+
+    crossmodal("index", picture_folder, tmp_path / "c", "--backend", "openvino")
+    query = ["search", tmp_path / "c", "--text", "a red picture", "--backend", "openvino", "--json"]
+    ran = crossmodal(*query, python=("-X", "importtime"))
+    assert json.loads(ran.stdout)["hits"]
+    assert "openvino" in imported(ran.stderr)
+    assert imported(ran.stderr).isdisjoint(NOT_FOR_A_SEARCH)
+    assert crossmodal(*query).stderr == ""
+
+
 def test_a_search_imports_only_what_a_search_needs(start, collection):
     arguments = ["search", collection.path, "--text", "red", "--json"]
     out, errors = start(*arguments, python=("-X", "importtime")).communicate()
-    imported = {line.rpartition("|")[2].strip() for line in errors.splitlines() if line.startswith("import")}
-    assert "lance" in imported
+    assert "lance" in imported(errors)
     assert "hits" in out
-    assert imported.isdisjoint({"torch", "gradio", "datasets", "transformers", "rich.console"})
+    assert imported(errors).isdisjoint(NOT_FOR_A_SEARCH)
