@@ -15,16 +15,25 @@ import pytest
 from crossmodal import Collection, open_source
 from crossmodal.collection.schema import embedding_matrix
 
-PICTURES = 400
+PICTURES = 250
 KILLS = 10
 
 
-def index(source: Path, collection: Path, **options) -> subprocess.Popen:
+CHILD = """
+import crossmodal.collection.adding as adding
+from ui.cli import main
+
+adding.COMMIT_RECORDS = 24  # many commits, so that a kill falls between and into them
+main()
+"""
+
+
+def index(source: Path, collection: Path) -> subprocess.Popen:
     """Start ``crossmodal index`` in a process of its own."""
     command = [
         sys.executable,
-        "-m",
-        "ui.cli",
+        "-c",
+        CHILD,
         "index",
         str(source),
         str(collection),
@@ -32,7 +41,7 @@ def index(source: Path, collection: Path, **options) -> subprocess.Popen:
         "--batch-size",
         "8",
     ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen) -> dict:
