@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.encoders.base import Embeddings, Encoder, Pixels
+from crossmodal.encoders.runtime import usable_processors
 from crossmodal.errors import ImageError
 from crossmodal.types import ImageLike, Record
 
@@ -104,13 +105,6 @@ def _loaded_in_order(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def usable_processors() -> int:
-    """Give the number of processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _load(work: Work, encoder: Encoder) -> _Loaded:

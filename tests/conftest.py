@@ -1,6 +1,7 @@
 """What many tests share: a small honest encoder, and pictures made on the spot."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -72,6 +73,12 @@ class ToyEncoder(Encoder):
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep compiled towers in one folder of this session, away from the user's."""
+    os.environ["CROSSMODAL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def toy_encoder() -> ToyEncoder:
     """A fresh toy encoder; its counters start at nought."""
@@ -80,7 +87,7 @@ def toy_encoder() -> ToyEncoder:
 
 @pytest.fixture
 def make_picture() -> Callable[..., Path]:
-    """Write a picture of a named colour with a few pixels of its own: ``make_picture(path, "red", seed=3)``."""
+    """Write a picture of a named colour, some pixels its own: ``make_picture(path, "red", seed=3)``."""
 
     def make(path: Path, colour: str = "red", seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

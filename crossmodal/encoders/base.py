@@ -1,5 +1,6 @@
 """What every encoder is, whatever its towers are made of and whatever runs them."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from crossmodal.errors import EncoderError
 from crossmodal.types import ImageLike
 
 Embeddings = NDArray[np.float32]
@@ -65,7 +67,12 @@ class Encoder(ABC):
         """Embed pictures given as paths, bytes, PIL images or uint8 (H, W, 3) arrays: float32 (N, D).
 
         :raises ImageError: at the first picture that cannot be read; it names it.
+        :raises EncoderError: when a single picture is given, not a list.
         """
+        if isinstance(images, str | bytes | os.PathLike):
+            raise EncoderError(
+                f"Expected a list of pictures, got one {type(images).__name__}; put it in a list"
+            )
         sources = list(images)
         out = np.empty((len(sources), self.card.dim), np.float32)
         with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
