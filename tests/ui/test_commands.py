@@ -241,3 +241,22 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
     assert first.startswith("indexing: 512 of 2,650, ")
     assert first.endswith(" s left")
     assert second.startswith("indexing: 600, ")
+
+
+def test_a_source_with_nothing_usable_leaves_no_collection(run, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "pictures" / name).write_text("no picture")
+    result = run("index", tmp_path / "pictures", tmp_path / "c", "--encoder", "toy")
+    assert result.exit_code == 2
+    assert "nothing usable; all 2 skipped" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_source_with_nothing_usable_leaves_a_full_collection_alone(run, tmp_path, picture_folder):
+    assert run("index", picture_folder, tmp_path / "c", "--encoder", "toy").exit_code == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.jpg").write_text("no picture")
+    assert run("index", tmp_path / "other", tmp_path / "c").exit_code == 2
+    assert run("info", tmp_path / "c", "--json").exit_code == 0

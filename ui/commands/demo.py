@@ -41,10 +41,8 @@ def command(source: str, port: int, no_browser: bool) -> None:
     from ui.answers import examples
     from ui.web import build, start
 
-    if len(collection):
-        collection.search(
-            text="what is it", k=1
-        )  # the first search builds the towers; nobody shall wait for it
+    if len(collection):  # the first search loads the text tower; nobody shall wait for it
+        collection.search(text="what is it", k=1)
     chips = examples(collection, is_sample=source == SAMPLE)
     blocks = build(collection, read_uri, name=Path(source).name, examples=chips)
     taken = free_port(port)
@@ -82,10 +80,10 @@ def prepare(source: str) -> "Collection":
 
 def cache_folder(spec: str, fingerprint: str) -> Path:
     """Give the place of the collection made of a source with an encoder."""
-    import platformdirs
+    from crossmodal.encoders.runtime.cache import cache_root
 
     name = hashlib.sha256(f"{spec}\n{fingerprint}".encode()).hexdigest()[:16]
-    return platformdirs.user_cache_path("crossmodal") / "demo" / name
+    return cache_root() / "demo" / name
 
 
 def free_port(wanted: int) -> int:

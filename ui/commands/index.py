@@ -1,14 +1,16 @@
 """``crossmodal index``: bring a source of pictures into a collection."""
 
 import os
+import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossmodal.errors import SourceError
+from crossmodal.errors import CrossmodalError, SourceError
 from ui import options
 from ui.endings import Interrupted, code_of, one_line
 from ui.progress import meter, of_total
@@ -49,12 +51,12 @@ def command(
     from crossmodal import open_source
 
     opened = open_source(source, **columns)
-    target = open_or_create(collection, encoder_name, backend)
-    report = add_with_progress(target, opened, batch_size)
-    if report.skipped and not (report.added or report.updated or report.unchanged):
-        raise SourceError(
-            f"{source}: nothing usable; all {len(report.skipped):,} skipped ({by_reason(report)})"
-        )
+    with open_or_create(collection, encoder_name, backend) as target:
+        report = add_with_progress(target, opened, batch_size)
+        if report.skipped and not (report.added or report.updated or report.unchanged):
+            raise SourceError(
+                f"{source}: nothing usable; all {len(report.skipped):,} skipped ({by_reason(report)})"
+            )
     info = target.info()
     if as_json:
         options.print_json({**report.to_dict(), "encoder": info.encoder["name"], "rows": info.rows})
@@ -62,19 +64,26 @@ def command(
         click.echo(summary(report))
 
 
-def open_or_create(path: Path, encoder_name: str | None, backend: str) -> "Collection":
-    """Open a collection with its own encoder, or make one.
+@contextmanager
+def open_or_create(path: Path, encoder_name: str | None, backend: str) -> Iterator["Collection"]:
+    """Open a collection with its own encoder, or make one; an error that leaves the new one empty removes it.
 
     :raises CollectionError: when it was made with another encoder than the one named.
     """
     from crossmodal import Collection, load_encoder
     from crossmodal.collection.store import is_collection
 
-    if not is_collection(path):
-        return Collection.create(path, load_encoder(encoder_name or "lite", backend=backend))
-    if encoder_name is None:
-        return Collection.open(path, backend=backend)
-    return Collection.open(path, load_encoder(encoder_name, backend=backend))
+    if is_collection(path):
+        encoder = load_encoder(encoder_name, backend=backend) if encoder_name else None
+        yield Collection.open(path, encoder, backend=backend)
+        return
+    made = Collection.create(path, load_encoder(encoder_name or "lite", backend=backend))
+    try:
+        yield made
+    except CrossmodalError:
+        if not len(made):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def add_with_progress(collection: "Collection", source: Any, batch_size: int | None = None) -> "AddReport":
