@@ -24,6 +24,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/draw_tree.py --check
 
 test: check
 	$(BIN)/python -m pytest
@@ -32,6 +33,7 @@ bench: install
 	$(BIN)/python scripts/bench_embed.py
 	$(BIN)/python scripts/bench_recall.py
 	$(BIN)/python scripts/bench_search.py
+	$(BIN)/python scripts/bench_collection.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,1 +1,1 @@
-"""training."""
+"""Training of twin encoders; the package is reserved, nothing is here yet."""
