@@ -14,13 +14,13 @@ import filelock
 from crossmodal.collection import verifying
 from crossmodal.collection.adding import Adder, AddReport, Progress
 from crossmodal.collection.query import check_k, embed_query, make_terms
-from crossmodal.collection.refusals import storage_errors
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.collection.searcher import Searcher
 from crossmodal.collection.store import Store
 from crossmodal.encoders import load_encoder
 from crossmodal.encoders.base import Encoder
 from crossmodal.errors import CollectionError, QueryError, unknown
+from crossmodal.refusals import storage_errors
 from crossmodal.sources import Source, open_source
 from crossmodal.types import MODALITIES, Hit, ImageLike, Modality, Record, Term
 

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from crossmodal.collection import filters, schema
-from crossmodal.collection.refusals import storage_errors
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.encoders.base import Embeddings, EncoderCard
 from crossmodal.errors import CollectionError
+from crossmodal.refusals import storage_errors
 from crossmodal.types import Modality
 
 FORMAT = "1"

@@ -11,11 +11,11 @@ import lance
 import pyarrow as pa
 
 from crossmodal.collection import schema
-from crossmodal.collection.refusals import storage_errors
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.collection.snapshot import FORMAT, Snapshot, literals
 from crossmodal.encoders.base import EncoderCard
 from crossmodal.errors import CollectionError
+from crossmodal.refusals import storage_errors
 
 TABLE = "records.lance"
 OWN_FILES = {TABLE, "index", "writer.lock"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from crossmodal import Collection, Record
-from crossmodal.collection.refusals import storage_errors
 from crossmodal.errors import CollectionError, StorageError
+from crossmodal.refusals import storage_errors
 
 
 def test_a_file_larger_than_allowed_stops_the_work_and_keeps_what_was_committed(tmp_path):
