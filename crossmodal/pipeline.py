@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.encoders.base import Embeddings, Encoder, Pixels
-from crossmodal.encoders.runtime import usable_processors
 from crossmodal.errors import ImageError
+from crossmodal.machine import usable_processors
 from crossmodal.types import ImageLike, Record
 
 AHEAD = 2

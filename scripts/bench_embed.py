@@ -30,8 +30,8 @@ from PIL import Image, ImageOps
 
 from crossmodal.encoders import Encoder, load_encoder
 from crossmodal.encoders.lite.model import build_image_tower
-from crossmodal.encoders.runtime import usable_processors
 from crossmodal.images import fit_image
+from crossmodal.machine import usable_processors
 from crossmodal.pipeline import Work, embed_records
 from crossmodal.sources import open_source, read_uri
 from crossmodal.types import Record

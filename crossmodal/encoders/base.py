@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import EncoderError
+from crossmodal.machine import usable_processors
 from crossmodal.types import ImageLike
 
 Embeddings = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+
+TEXTS_AT_ONCE = 1024
+"""Texts that one call of ``embed_texts`` is given at most, so that their tokens never fill the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +65,10 @@ class Encoder(ABC):
 
     @abstractmethod
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Embed texts: float32 (M, D), rows L2-normalised; one batch, whatever its length."""
+        """Embed one to ``TEXTS_AT_ONCE`` texts: float32 (M, D), rows L2-normalised.
+
+        :raises EncoderError: when something among them is no text.
+        """
 
     def encode_images(self, images: Iterable[ImageLike]) -> Embeddings:
         """Embed pictures given as paths, bytes, PIL images or uint8 (H, W, 3) arrays: float32 (N, D).
@@ -69,24 +76,35 @@ class Encoder(ABC):
         :raises ImageError: at the first picture that cannot be read; it names it.
         :raises EncoderError: when a single picture is given, not a list.
         """
-        if isinstance(images, str | bytes | os.PathLike):
+        if _is_one_picture(images):
             raise EncoderError(
                 f"Expected a list of pictures, got one {type(images).__name__}; put it in a list"
             )
         sources = list(images)
         out = np.empty((len(sources), self.card.dim), np.float32)
-        with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+        with ThreadPoolExecutor(usable_processors(), thread_name_prefix="decode") as pool:
             for start in range(0, len(sources), self.batch_size):
                 batch = list(pool.map(self.prepare_image, sources[start : start + self.batch_size]))
                 out[start : start + len(batch)] = self.embed_pixels(np.stack(batch))
         return out
 
     def encode_texts(self, texts: Iterable[str]) -> Embeddings:
-        """Embed texts, those of like length together: float32 (M, D), in their order."""
+        """Embed any number of texts: float32 (M, D), in their order.
+
+        :raises EncoderError: when something among them is no text, or a single text is given, not a list.
+        """
+        if isinstance(texts, str):
+            raise EncoderError(f"Expected a list of texts, got one str: {texts!r:.80}; put it in a list")
         strings = list(texts)
         out = np.empty((len(strings), self.card.dim), np.float32)
-        order = sorted(range(len(strings)), key=lambda i: len(strings[i]))
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            out[rows] = self.embed_texts([strings[i] for i in rows])
+        for start in range(0, len(strings), TEXTS_AT_ONCE):
+            rows = slice(start, start + TEXTS_AT_ONCE)
+            out[rows] = self.embed_texts(strings[rows])
         return out
+
+
+def _is_one_picture(images: object) -> bool:
+    """Tell a picture from a list of them; an array of four axes is a list of arrays."""
+    if isinstance(images, np.ndarray):
+        return images.ndim in (2, 3)
+    return isinstance(images, str | bytes | os.PathLike) or not isinstance(images, Iterable)

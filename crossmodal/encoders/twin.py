@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,9 +15,6 @@ from crossmodal.encoders.tokenizer import Tokenizer
 from crossmodal.errors import EncoderError
 from crossmodal.images import fit_image, load_image
 from crossmodal.types import ImageLike
-
-TEXTS_AT_ONCE = 1024
-"""Texts whose tokens are held at one time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +92,6 @@ class TwinEncoder(Encoder):
 
         :raises EncoderError: when something among them is no text.
         """
-        if isinstance(texts, str):
-            raise EncoderError(f"Expected a list of texts, got one str: {texts!r:.80}; put it in a list")
         tokens = self._tokenizer(texts)
         rows_by_length: dict[int, list[int]] = {}
         for row, ids in enumerate(tokens):
@@ -109,18 +104,6 @@ class TwinEncoder(Encoder):
         for rows, embeddings in zip(rows_by_length.values(), self._text_tower(batches), strict=True):
             out[rows] = embeddings
         return out
-
-    def encode_texts(self, texts: Iterable[str]) -> Embeddings:
-        """Embed any number of texts: float32 (M, D), in their order.
-
-        :raises EncoderError: when something among them is no text.
-        """
-        strings = texts if isinstance(texts, str) else list(texts)
-        parts = [
-            self.embed_texts(strings[start : start + TEXTS_AT_ONCE])
-            for start in range(0, max(1, len(strings)), TEXTS_AT_ONCE)
-        ]
-        return np.concatenate(parts)
 
 
 def fingerprint(**facts: object) -> str:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from crossmodal.encoders import runtime
 from crossmodal.encoders.runtime import InputSpec, Tower, cache, choose_backend, run_tower
 from crossmodal.errors import EncoderError
+from crossmodal.machine import usable_processors
 
 DIM, SIZE, WORDS = 12, 32, 50
 
@@ -152,7 +153,7 @@ def test_openvino_computes_in_float32_where_the_processor_would_offer_less(pictu
     run([(pictures,)])
     compiled = run._requests[0].get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
-    assert compiled.get_property("INFERENCE_NUM_THREADS") == runtime.usable_processors()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == usable_processors()
 
 
 def test_a_tower_is_prepared_once_and_that_is_announced(pictures, caplog):
@@ -231,6 +232,16 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path):
     with pytest.raises(OSError, match="No space"):
         cache.write_whole(tmp_path / "towers" / "image", write)
     assert list((tmp_path / "towers").iterdir()) == []
+
+
+def test_what_killed_processes_left_goes_at_the_next_preparation_and_young_folders_stay(tmp_path):
+    towers = tmp_path / "towers"
+    for name in (".new-old", ".new-young"):
+        (towers / name / "new").mkdir(parents=True)
+        (towers / name / "new" / "tower.bin").write_bytes(b"part")
+    os.utime(towers / ".new-old", (0, 0))
+    cache.write_whole(towers / "image", lambda folder: (folder / "tower.bin").write_bytes(b"x") and None)
+    assert sorted(path.name for path in towers.iterdir()) == [".new-young", "image"]
 
 
 def test_who_comes_second_keeps_what_the_first_prepared(tmp_path):

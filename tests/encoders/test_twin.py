@@ -1,6 +1,7 @@
 """The twin encoder put together from parts, with towers so simple that sums tell their answers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,9 +126,31 @@ def test_what_is_no_text_is_refused_with_its_type(encoder, wrong, kind):
 
 
 def test_a_lone_string_is_not_taken_for_a_list_of_letters(encoder):
-    for encode in (encoder.encode_texts, encoder.embed_texts):
-        with pytest.raises(EncoderError, match="put it in a list"):
-            encode("red")
+    with pytest.raises(EncoderError, match="got one str: 'red'; put it in a list"):
+        encoder.encode_texts("red")
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((9, 7, 3), np.uint8),
+        np.zeros((9, 7), np.uint8),
+        Image.new("RGB", (9, 7)),
+        "red.png",
+        Path("red.png"),
+        b"bytes of a file",
+    ],
+    ids=lambda picture: type(picture).__name__,
+)
+def test_a_lone_picture_is_not_taken_for_a_list_of_its_parts(encoder, picture):
+    with pytest.raises(EncoderError, match=f"got one {type(picture).__name__}; put it in a list"):
+        encoder.encode_images(picture)
+
+
+def test_an_array_of_pictures_is_a_list_of_pictures(encoder):
+    pictures = np.random.default_rng(0).integers(0, 256, (7, SIZE, SIZE, 3), np.uint8)
+    np.testing.assert_array_equal(encoder.encode_images(pictures), encoder.encode_images(list(pictures)))
+    np.testing.assert_allclose(encoder.encode_images(pictures), Recorder.embed(pictures), atol=1e-6)
 
 
 def test_nothing_in_gives_an_empty_matrix(encoder):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crossmodal.errors import CrossmodalError
+from crossmodal.machine import cache_root
 from ui import options
 from ui.commands.index import add_with_progress, summary
 
@@ -80,8 +81,6 @@ def prepare(source: str) -> "Collection":
 
 def cache_folder(spec: str, fingerprint: str) -> Path:
     """Give the place of the collection made of a source with an encoder."""
-    from crossmodal.encoders.runtime.cache import cache_root
-
     name = hashlib.sha256(f"{spec}\n{fingerprint}".encode()).hexdigest()[:16]
     return cache_root() / "demo" / name
 

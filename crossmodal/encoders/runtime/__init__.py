@@ -1,7 +1,6 @@
 """How a tower is run, apart from what it is: the backends, and the choice among them by hardware."""
 
 import logging
-import math
 import os
 import platform
 import shutil
@@ -20,7 +19,6 @@ __all__ = [
     "accelerator",
     "choose_backend",
     "run_tower",
-    "usable_processors",
 ]
 
 _log = logging.getLogger(__name__)
@@ -86,13 +84,3 @@ def _signs_of_cuda() -> bool:
         return False
     devices = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvmap")
     return any(Path(device).exists() for device in devices) or shutil.which("nvidia-smi") is not None
-
-
-def usable_processors() -> int:
-    """Give the number of processors this process may keep busy: affinity and container quota heeded."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no control groups here, or "max": no quota
-        return count

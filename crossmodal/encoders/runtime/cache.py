@@ -3,28 +3,27 @@
 A folder is written beside its place, flushed, and renamed into it, so that two processes may prepare the same
 tower at once and a kill at any moment leaves nothing half done. A list of its files with sizes and checksums
 closes it; one that does not match is prepared anew.
+
+What was prepared for other versions of an encoder or its runtime stays until somebody deletes it. The whole
+cache folder may be deleted at any time: all in it is made again when it is wanted.
 """
 
 import json
 import os
+import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from crossmodal.encoders.runtime.base import Tower
+from crossmodal.machine import cache_root
 
 MANIFEST = "files.json"
 
-
-def cache_root() -> Path:
-    """Give the folder of all that can be made again: ``CROSSMODAL_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("CROSSMODAL_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
-
-    return platformdirs.user_cache_path("crossmodal", appauthor=False)
+_SCRATCH = ".new-"
+_STRAY_AFTER_SECONDS = 3600
 
 
 def tower_folder(tower: Tower, runtime: str) -> Path:
@@ -52,8 +51,9 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     :raises OSError: when the disk is full, read-only or not ours to write; nothing is left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_strays(folder.parent)
     with tempfile.TemporaryDirectory(
-        dir=folder.parent, prefix=".new-", ignore_cleanup_errors=True
+        dir=folder.parent, prefix=_SCRATCH, ignore_cleanup_errors=True
     ) as scratch:
         new = Path(scratch) / "new"
         new.mkdir()
@@ -72,9 +72,19 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
                 raise
 
 
+def _remove_strays(parent: Path) -> None:
+    """Remove what killed processes left half done; a young folder may still be in the making."""
+    for stray in parent.glob(f"{_SCRATCH}*"):
+        try:
+            if time.time() - stray.stat().st_mtime > _STRAY_AFTER_SECONDS:
+                shutil.rmtree(stray, ignore_errors=True)
+        except FileNotFoundError:
+            continue  # another process was quicker
+
+
 def _fingerprint(path: Path, *, flush: bool = False) -> list[int]:
     """Give a file's size and CRC-32, which 90 MB take 15 ms for; with ``flush``, once it is on the disk."""
-    with path.open("rb") as file:
+    with path.open("r+b" if flush else "rb") as file:  # Windows flushes only what may be written
         if flush:
             os.fsync(file.fileno())
         checksum = 0

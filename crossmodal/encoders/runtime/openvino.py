@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.encoders.base import Embeddings
-from crossmodal.encoders.runtime import cache, usable_processors
+from crossmodal.encoders.runtime import cache
 from crossmodal.encoders.runtime.base import Inputs, Runner, Tower
 from crossmodal.encoders.runtime.silent_openvino import ov
+from crossmodal.machine import usable_processors
 
 MOST_ROWS = {"image": 1, "text": 16}
 """Rows of one request. Several requests run at once, so pictures gain nothing from being bundled, and one by
