@@ -4,7 +4,6 @@
 number is an interruption, as shells have it.
 """
 
-import errno
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from types import FrameType
 import click
 
 from crossmodal.errors import CrossmodalError, unknown
+from crossmodal.refusals import disk_advice
 
 DONE, OURS, YOURS = 0, 1, 2
 
@@ -110,23 +110,3 @@ def _parameters(error: click.UsageError) -> list[click.Parameter]:
 def _path_of(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
     return context.command_path if context else "crossmodal"
-
-
-_DISK = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
-    errno.EROFS: "the place is read-only; choose a folder that can be written to",
-    errno.EACCES: "permission denied; change the permissions or choose another place",
-    errno.EPERM: "the system does not permit it; change the permissions or choose another place",
-    errno.ENOENT: "no such file or folder; check the path",
-    errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
-    errno.EISDIR: "it is a folder, and a file is wanted; check the path",
-    errno.ENAMETOOLONG: "the name is too long for this disk; choose a shorter one",
-    errno.EMFILE: "too many open files; raise the limit with 'ulimit -n 4096'",
-}
-
-
-def disk_advice(error: OSError) -> str:
-    """Say what the user can do about what the operating system refused; empty where that is unknown."""
-    known = _DISK.get(error.errno or 0, "")
-    return f"{error.filename}: {known}" if known and error.filename else known

@@ -31,8 +31,8 @@ def fail_with(monkeypatch, error):
     ("error", "wanted"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "/a/b: the disk is full"),
-        (OSError(errno.EROFS, "Read-only file system", "/a/b"), "/a/b: the place is read-only"),
-        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "/a/b"), "/a/b: the disk is read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: no permission"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/a/b"), "/a/b: no such file"),
         (StorageError("the disk\nis full"), "the disk is full"),
         (click.UsageError("Not so."), "Not so. See:"),
