@@ -17,13 +17,14 @@ import numpy as np
 
 from crossmodal.encoders.base import Embeddings, Encoder, Pixels
 from crossmodal.errors import ImageError
+from crossmodal.images import load_image
 from crossmodal.machine import usable_processors
 from crossmodal.types import ImageLike, Record
 
 AHEAD = 2
 """Batches of pictures that may be decoded before the encoder wants them."""
 
-MOST_PER_BATCH = 8
+MOST_PER_BATCH = 2
 """A batch ends at the latest after this many times its size in records, were all their pictures known."""
 
 SETTLED_SECONDS = 2.0
@@ -126,6 +127,8 @@ def _load(work: Work, encoder: Encoder) -> _Loaded:
         done.failure = f"no such file: {work.record.uri or work.record.key}"
     except OSError as error:
         done.failure = f"cannot be read: {error.strerror or error}"
+    except ValueError as error:  # a path that no system knows, such as one with a null byte
+        done.failure = f"cannot be read: {error}"
     return _Loaded(done)
 
 
@@ -162,7 +165,7 @@ def file_stamp(image: ImageLike) -> str:
 
 
 def content_digest(image: ImageLike) -> str:
-    """Hash what a picture holds: a file's bytes, or an array's or PIL image's pixels with their shape."""
+    """Hash what a picture holds: a file's bytes, or the pixels of an array or of a PIL image as seen."""
     digest = hashlib.blake2b(digest_size=16)
     if isinstance(image, str | os.PathLike):
         with Path(image).open("rb") as file:
@@ -170,7 +173,7 @@ def content_digest(image: ImageLike) -> str:
     if isinstance(image, bytes):
         digest.update(image)
     else:
-        array = np.ascontiguousarray(image)
-        digest.update(f"{array.shape}{array.dtype}{getattr(image, 'mode', '')}".encode())
+        array = np.ascontiguousarray(image if isinstance(image, np.ndarray) else load_image(image))
+        digest.update(f"{array.shape}{array.dtype}".encode())
         digest.update(array.data)
     return digest.hexdigest()

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,9 @@ logger = logging.getLogger("crossmodal")
 
 LOOKUP = 256
 """Records compared with the table at a time."""
+
+CARRIED_BYTES = 64 * 2**20
+"""Fewer are compared at a time when the pictures they carry with them have so many bytes."""
 
 COMMIT_RECORDS = 1024
 COMMIT_SECONDS = 5.0
@@ -85,6 +87,7 @@ class Adder:
         self._progress = progress
         self._stored: dict[str, StoredRecord] = {}
         self._columns: dict[str, str] = {}
+        self._warned: set[str] = set()
         self._fresh: list[StoredRecord] = []
         self._changed: list[StoredRecord] = []
         self._committed = 0
@@ -109,7 +112,7 @@ class Adder:
 
     def _plan(self, records: Iterable[Record]) -> Iterator[Work]:
         iterator = iter(records)
-        while chunk := list(islice(iterator, LOOKUP)):
+        while chunk := _chunk(iterator):
             accepted = [record for record in chunk if self._accept(record)]
             self._stored.update(self._store.records([r.key for r in accepted], embeddings=True))
             for record in accepted:
@@ -117,15 +120,11 @@ class Adder:
 
     def _accept(self, record: Record) -> bool:
         """Refuse what cannot be a row, with its reason."""
-        reason = ""
-        if not record.key.strip():
-            reason = "the key is empty"
-        elif record.key in self.seen:
+        reason = _malformed(record)
+        if not reason and record.key in self.seen:
             reason = "the key appears twice in this source; the first one is taken"
-        elif not _is_unicode(record.key) or not _is_unicode(record.uri):
-            reason = "the name is not valid Unicode; rename the file"
         if reason:
-            self.report.skipped.append((_printable(record.key), reason))
+            self.report.skipped.append((_printable(str(record.key)), reason))
             return False
         self.seen.add(record.key)
         return True
@@ -142,11 +141,17 @@ class Adder:
 
     def _named(self, record: Record) -> dict[str, MetadataValue]:
         """Give the record's metadata under the names of the table's columns, without None and NaN."""
-        return {
-            self._column(name): value
-            for name, value in record.metadata.items()
-            if value is not None and not _is_nan(value)
-        }
+        named: dict[str, MetadataValue] = {}
+        for name, given in record.metadata.items():
+            value = given.item() if isinstance(given, np.generic) else given
+            if value is None or (isinstance(value, float) and math.isnan(value)):
+                continue
+            column = self._column(name)
+            if column in named:
+                self._warn_once(f"metadata {name!r} is left out where another has the column {column!r}, too")
+            else:
+                named[column] = value
+        return named
 
     def _column(self, name: str) -> str:
         """Name the column of a metadata field, telling once when it is another name."""
@@ -155,8 +160,13 @@ class Adder:
             taken = (*self._store.columns, *self._columns.values())
             self._columns[name] = next((c for c in taken if c.lower() == wanted.lower()), wanted)
             if self._columns[name] != name:
-                logger.warning("metadata %r is stored as column %r", name, self._columns[name])
+                self._warn_once(f"metadata {name!r} is stored as column {self._columns[name]!r}")
         return self._columns[name]
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message)
 
     # -- after embedding: which rows there will be --------------------------------------------------------
 
@@ -251,8 +261,31 @@ def _column_types(rows: Sequence[StoredRecord]) -> dict[str, Any]:
     return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
-def _is_nan(value: MetadataValue) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _malformed(record: Record) -> str:
+    """Say why a record cannot be a row; records may come from callers that no type checker saw."""
+    key: Any = record.key
+    captions: Any = record.captions
+    if not isinstance(key, str):
+        return f"the key is of type {type(key).__name__}; give a string"
+    if isinstance(captions, str) or not all(isinstance(caption, str) for caption in captions):
+        return "the captions are no sequence of strings; put a single one into a list"
+    if not key.strip():
+        return "the key is empty"
+    if not _is_unicode(key) or not _is_unicode(record.uri):
+        return "the name is not valid Unicode; rename the file"
+    return ""
+
+
+def _chunk(records: Iterator[Record]) -> list[Record]:
+    """Take the next records: few enough to look up at once, and to hold where they carry their pictures."""
+    chunk: list[Record] = []
+    carried = 0
+    for record in records:
+        chunk.append(record)
+        carried += len(record.image) if isinstance(record.image, bytes) else 0
+        if len(chunk) == LOOKUP or carried >= CARRIED_BYTES:
+            break
+    return chunk
 
 
 def _is_unicode(text: str) -> bool:

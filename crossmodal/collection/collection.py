@@ -9,23 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from crossmodal.collection import verifying
 from crossmodal.collection.adding import Adder, AddReport, Progress
+from crossmodal.collection.pen import pen
 from crossmodal.collection.query import check_k, embed_query, make_terms
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.collection.searcher import Searcher
+from crossmodal.collection.snapshot import Snapshot
 from crossmodal.collection.store import Store
 from crossmodal.encoders import load_encoder
-from crossmodal.encoders.base import Encoder
+from crossmodal.encoders.base import Embeddings, Encoder
 from crossmodal.errors import CollectionError, QueryError, unknown
-from crossmodal.refusals import storage_errors
 from crossmodal.sources import Source, open_source
 from crossmodal.types import MODALITIES, Hit, ImageLike, Modality, Record, Term
-
-LOCK = "writer.lock"
-LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +57,7 @@ class Collection:
         self._backend = backend
         self._searcher = Searcher(store.path)
         self._lock = threading.RLock()
+        self._pen = threading.Lock()
         if encoder is not None:
             self._refuse_other(encoder)
 
@@ -130,6 +127,7 @@ class Collection:
         total = source.count if source else len(records) if isinstance(records, Sized) else None
         with self._writing() as store:
             started = time.monotonic()
+            self._searcher.index(store, "image")  # what is wrong with the index is told before the work
             name = source.spec if source else ""
             adder = Adder(store, self.encoder, source=name, total=total, progress=progress)
             adder.run(records, batch_size)
@@ -144,6 +142,11 @@ class Collection:
             self._searcher.save(self._current())
             report.seconds = time.monotonic() - started
         return report
+
+    def discard_if_empty(self) -> bool:
+        """Remove the whole collection from the disk if no record is in it, and say whether that was done."""
+        with self._writing() as store:
+            return store.clear_if_empty()
 
     def remove(self, keys: str | Iterable[str]) -> int:
         """Remove records with all their rows and give how many.
@@ -164,9 +167,12 @@ class Collection:
     def verify(self, *, repair: bool = False) -> "verifying.VerifyReport":
         """Check every row, every vector and the search index; ``repair`` mends what can be mended."""
         if not repair:
-            return verifying.verify(self._current(), self._searcher)
+            return verifying.verify(self._current())
         with self._writing() as store:
-            return verifying.repair(store, self._searcher)
+            report = verifying.repair(store)
+        with self._lock:
+            self._searcher = Searcher(self.path)
+        return report
 
     @staticmethod
     def _prune(store: Store, source: str, keep: set[str]) -> int:
@@ -200,21 +206,27 @@ class Collection:
             raise QueryError(unknown("target", str(target), MODALITIES))
         k = check_k(k)
         parts = make_terms(text, image, terms)
-        store = self._current()
-        allowed = None if where is None else store.matching(where, target)
-        query = embed_query(parts, self.encoder)[None]
-        while True:
-            index = self._searcher.index(store, target)
-            scores, ids = index.search(query, min(k, max(len(index), 1)), allowed)
-            found = [(int(i), float(s)) for i, s in zip(ids[0], scores[0], strict=True) if i >= 0]
-            rows = store.take([i for i, _ in found])
-            if len(rows) == len(found):
-                break
-            # Another thread has brought the index to a newer version in between: follow it.
-            store = self._current()
-            allowed = None if where is None else store.matching(where, target)
-        hits = [_as_hit(rows[i], score) for i, score in found]
+        if where is not None:
+            self._current().check_filter(where)
+        query = embed_query(parts, self.encoder)
+        store, found = self._nearest(query, target, k, where)
+        rows = store.take([row for row, _ in found])
+        hits = [_as_hit(rows[row], score) for row, score in found]
         return [hit for hit in hits if min_score is None or hit.score >= min_score]
+
+    def _nearest(
+        self, query: Embeddings, target: Modality, k: int, where: str | None
+    ) -> tuple[Snapshot, list[tuple[int, float]]]:
+        """Give the best row ids with their scores, and the version of the table they are from."""
+        while True:
+            store = self._current()
+            index = self._searcher.index(store, target)
+            allowed = None if where is None else store.matching(where, target)
+            scores, ids = index.search(query[None], min(k, max(len(index), 1)), allowed)
+            # If another thread brought the index further meanwhile, rows and answer may not belong together.
+            if self._searcher.version(target) == store.version:
+                pairs = zip(ids[0].tolist(), scores[0].tolist(), strict=True)
+                return store, [(row, score) for row, score in pairs if row >= 0]
 
     def get(self, keys: Sequence[str]) -> list[StoredRecord]:
         """Give the records that exist among ``keys``, in their order."""
@@ -239,7 +251,7 @@ class Collection:
             index=self._searcher.index(store, "image").describe(),
             columns=store.columns,
             sources=store.sources(),
-            bytes_on_disk=sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
+            bytes_on_disk=_bytes_below(self.path),
         )
 
     # -- inside -------------------------------------------------------------------------------------------
@@ -252,21 +264,13 @@ class Collection:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Store]:
-        """Hold the collection's one pen; the system takes it back from a process that dies."""
-        lock = filelock.FileLock(self.path / LOCK)
-        try:
-            with storage_errors(self.path):
-                lock.acquire(timeout=LOCK_SECONDS)
-        except filelock.Timeout:
-            raise CollectionError(
-                f"Another process is writing to {self.path}; wait until it is done, or stop it"
-            ) from None
-        try:
+        """Give the newest version to write to; threads of this process wait for each other."""
+        self._current()
+        with self._pen, pen(self.path):
+            self._current()
             store = Store.open(self.path)
             store.finish_widening()
             yield store
-        finally:
-            lock.release()
 
     def _refuse_other(self, encoder: Encoder) -> None:
         made_with = self._store.identity.encoder
@@ -286,6 +290,15 @@ def _as_records(given: Any) -> tuple[Iterable[Record], Source | None]:
         source = open_source(given)
         return source, source
     return ([given] if isinstance(given, Record) else given), None
+
+
+def _bytes_below(folder: Path) -> int:
+    """Add up the sizes of all files; one that another process removes meanwhile counts nothing."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _as_hit(row: dict[str, Any], score: float) -> Hit:

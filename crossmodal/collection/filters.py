@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from crossmodal.errors import QueryError
 
-_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|[()]|['"`]""")
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|[()?]|\$\w*|['"`]""")
 
 
 def enclosed(where: str, columns: Mapping[str, str]) -> str:
@@ -22,6 +22,8 @@ def enclosed(where: str, columns: Mapping[str, str]) -> str:
         depth += {"(": 1, ")": -1}.get(token, 0)
         if depth < 0:
             raise refusal(where, "a closing parenthesis has no opening one.", columns)
+        if token[0] in "?$":
+            raise refusal(where, f"{token} stands for a value that is not given; write the value.", columns)
         if token in ("'", '"', "`"):
             raise refusal(where, f"a quote {token} is not closed.", columns)
         if token.startswith('"') and token.strip('"').lower() in {name.lower() for name in columns}:

@@ -57,6 +57,11 @@ def base_schema(dim: int) -> pa.Schema:
     return pa.schema(fields)
 
 
+def is_metadata(column: str) -> bool:
+    """Say whether a column holds metadata; what begins with an underscore is the table's own."""
+    return column not in OWN_COLUMNS and not column.startswith("_")
+
+
 def column_name(name: str) -> str:
     """Give the column that holds metadata ``name``: itself, unless the table or its filters forbid that."""
     safe = re.sub(r"[^\w \-]", "_", name.strip()) or "unnamed"
@@ -80,7 +85,8 @@ def _type_of(value: MetadataValue) -> pa.DataType:
     if isinstance(value, bool):
         return pa.bool_()
     if isinstance(value, int):
-        return pa.int64() if -(2**63) <= value < 2**63 else pa.string()
+        # Beyond 2**53 a number would lose digits where it meets fractions, in floats and in JSON readers.
+        return pa.int64() if abs(value) <= 2**53 else pa.string()
     if isinstance(value, float):
         return pa.float64()
     if isinstance(value, datetime.datetime):
@@ -148,7 +154,7 @@ def to_table(records: Sequence[StoredRecord], schema: pa.Schema) -> pa.Table:
 
 def to_records(table: pa.Table) -> dict[str, StoredRecord]:
     """Read rows back as records by key; rows of a record may come in any order."""
-    metadata_columns = [n for n in table.schema.names if n not in OWN_COLUMNS and not n.startswith("_row")]
+    metadata_columns = [n for n in table.schema.names if is_metadata(n)]
     columns = {name: table[name].to_pylist() for name in table.schema.names if name != "embedding"}
     vectors = embedding_matrix(table) if "embedding" in table.schema.names else None
     order = sorted(range(len(table)), key=lambda i: (columns["modality"][i], columns["_position"][i]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmodal.collection.store import Store
+from crossmodal.collection.snapshot import Snapshot
 from crossmodal.errors import CrossmodalError, IndexingError
 from crossmodal.index import FaissIndex
 from crossmodal.types import MODALITIES, Modality
@@ -19,7 +19,11 @@ STALE_ROWS = 1000
 
 
 class Searcher:
-    """One FAISS index per modality, brought to the version of the store that is searched."""
+    """One FAISS index per modality, brought forward to the newest version that was searched; never back.
+
+    Several threads may share it: whoever searches asks for ``version`` afterwards, and starts again when
+    another thread has brought the index further than the rows at hand.
+    """
 
     def __init__(self, path: Path) -> None:
         self._folder = path / FOLDER
@@ -28,16 +32,21 @@ class Searcher:
         self._versions: dict[Modality, int] = {}
         self._saved_versions: dict[Modality, int] = {}
 
-    def index(self, store: Store, modality: Modality) -> FaissIndex:
-        """Give the index of one modality, holding exactly the rows of ``store``."""
+    def index(self, store: Snapshot, modality: Modality) -> FaissIndex:
+        """Give the index of one modality, holding the rows of ``store`` or of a newer version."""
         with self._lock:
             if modality not in self._indexes:
                 self._load(store, modality)
-            if self._versions[modality] != store.version:
+            if self._versions[modality] < store.version:
                 self._catch_up(store, modality)
             return self._indexes[modality]
 
-    def save(self, store: Store) -> None:
+    def version(self, modality: Modality) -> int:
+        """Say which version's rows the index of one modality holds."""
+        with self._lock:
+            return self._versions[modality]
+
+    def save(self, store: Snapshot) -> None:
         """Write index files that are missing or miss many rows, so that the next start is quick."""
         with self._lock:
             for modality in MODALITIES:
@@ -46,9 +55,8 @@ class Searcher:
                 if saved == store.version:
                     continue
                 stale = store.count_changed(modality, after=saved) if saved else len(index)
-                if saved and stale <= STALE_ROWS:
-                    continue
-                self._save(index, store, modality)
+                if self._versions[modality] == store.version and not (saved and stale <= STALE_ROWS):
+                    self._save(index, store, modality)
 
     def forget(self) -> None:
         """Drop the indexes and their files; the next search builds them anew from the table."""
@@ -59,7 +67,7 @@ class Searcher:
                 for file in self._folder.glob(f"*{modality}.index*"):
                     file.unlink()
 
-    def _save(self, index: FaissIndex, store: Store, modality: Modality) -> None:
+    def _save(self, index: FaissIndex, store: Snapshot, modality: Modality) -> None:
         stamp = {"collection": store.identity.id, "version": str(store.version)}
         try:
             self._folder.mkdir(exist_ok=True)
@@ -69,7 +77,7 @@ class Searcher:
         else:
             self._saved_versions[modality] = store.version
 
-    def _load(self, store: Store, modality: Modality) -> None:
+    def _load(self, store: Snapshot, modality: Modality) -> None:
         """Take the index from its file where that is sound and ours, else start from an empty one."""
         index, version = FaissIndex(store.identity.encoder.dim), 0
         file = self._file(modality)
@@ -83,21 +91,27 @@ class Searcher:
         self._indexes[modality] = index
         self._versions[modality] = self._saved_versions[modality] = version
 
-    def _catch_up(self, store: Store, modality: Modality) -> None:
+    def _catch_up(self, store: Snapshot, modality: Modality) -> None:
         """Add rows changed since the index's version and remove those that are gone."""
         index = self._indexes[modality]
-        for ids, vectors in store.embeddings(modality, after=self._versions[modality]):
-            index.add(ids, vectors)
+        try:
+            for ids, vectors in store.embeddings(modality, after=self._versions[modality]):
+                index.add(ids, vectors)
+        except IndexingError as error:
+            raise IndexingError(f"{store.path} is damaged: {error} {_mend(store)}") from error
         present = store.row_ids(modality)
         gone = np.setdiff1d(index.ids(), present, assume_unique=True)
         if len(gone):
             index.remove(gone)
         if len(index) != len(present):
             raise IndexingError(
-                f"The {modality} index has {len(index)} rows, the table {len(present)}; "
-                f"mend it with: crossmodal verify {store.path} --repair"
+                f"The {modality} index has {len(index)} rows, the table {len(present)}; {_mend(store)}"
             )
         self._versions[modality] = store.version
 
     def _file(self, modality: Modality) -> Path:
         return self._folder / f"{modality}.index"
+
+
+def _mend(store: Snapshot) -> str:
+    return f"Mend it with: crossmodal verify {store.path} --repair"

@@ -24,6 +24,8 @@ from crossmodal.refusals import storage_errors
 from crossmodal.types import Modality
 
 FORMAT = "1"
+WIDENING = "_widening"
+"""Begins the name of a column that is being rewritten in a wider type."""
 
 RowIds = NDArray[np.int64]
 
@@ -64,7 +66,7 @@ class Snapshot:
         return {
             field.name: str(field.type)
             for field in self._dataset.schema
-            if field.name in schema.FILTERABLE or field.name not in schema.OWN_COLUMNS
+            if field.name in schema.FILTERABLE or schema.is_metadata(field.name)
         }
 
     def count(self, where: str | None = None) -> int:
@@ -119,6 +121,13 @@ class Snapshot:
         scanner = self._dataset.scanner(columns=[], filter=f"modality = '{modality}'", with_row_id=True)
         return _ids(scanner.to_table())
 
+    def check_filter(self, where: str) -> None:
+        """Refuse a filter that does not fit, before any work.
+
+        :raises QueryError: when it does not parse or names an unknown column (the message lists the columns).
+        """
+        self._filtered(where, limit=1)
+
     def matching(self, where: str, modality: Modality) -> RowIds:
         """Give the ids of the rows of one modality that pass a filter.
 
@@ -126,12 +135,17 @@ class Snapshot:
 
         :raises QueryError: when it does not parse or names an unknown column (the message lists the columns).
         """
+        table = self._filtered(where)
+        return _ids(table.filter(pc.equal(table["modality"], modality)))
+
+    def _filtered(self, where: str, limit: int | None = None) -> pa.Table:
         condition = filters.enclosed(where, self.columns)
         try:
-            table = self._dataset.scanner(columns=["modality"], filter=condition, with_row_id=True).to_table()
-        except (ValueError, OSError) as error:
+            return self._dataset.scanner(
+                columns=["modality"], filter=condition, with_row_id=True, limit=limit
+            ).to_table()
+        except (ValueError, OSError, RuntimeError) as error:
             raise filters.refusal(where, str(error), self.columns) from None
-        return _ids(table.filter(pc.equal(table["modality"], modality)))
 
     def embeddings(self, modality: Modality, *, after: int = 0) -> Iterator[tuple[RowIds, Embeddings]]:
         """Give ids and vectors of one modality, some at a time: all, or those changed after a version."""

@@ -1,5 +1,6 @@
 """The one source of truth of a collection: a Lance table, changed by atomic commits only."""
 
+import contextlib
 import datetime
 import json
 import shutil
@@ -11,21 +12,25 @@ import lance
 import pyarrow as pa
 
 from crossmodal.collection import schema
+from crossmodal.collection.pen import LOCK, pen
 from crossmodal.collection.schema import StoredRecord
-from crossmodal.collection.snapshot import FORMAT, Snapshot, literals
+from crossmodal.collection.snapshot import FORMAT, WIDENING, Snapshot, literals
 from crossmodal.encoders.base import EncoderCard
 from crossmodal.errors import CollectionError
 from crossmodal.refusals import storage_errors
 
 TABLE = "records.lance"
-OWN_FILES = {TABLE, "index", "writer.lock"}
+OWN_FILES = {TABLE, "index", LOCK}
 FRAGMENTS_TO_COMPACT = 8
 KEEP_VERSIONS = datetime.timedelta(hours=1)
-WIDENING = "_widening"
 
 
 class Store(Snapshot):
     """The table of one collection: a snapshot that can be changed, and renewed."""
+
+    def __init__(self, path: Path, dataset: lance.LanceDataset) -> None:
+        self._seen = _state(path)
+        super().__init__(path, dataset)
 
     @classmethod
     def create(cls, path: Path, encoder: EncoderCard) -> "Store":
@@ -34,21 +39,26 @@ class Store(Snapshot):
         :raises CollectionError: when there is a collection already, or a folder with other things in it.
         :raises StorageError: when the disk refuses.
         """
-        if is_collection(path):
-            raise CollectionError(f"{path} holds a collection already; open it, or choose another path")
-        if path.exists() and (not path.is_dir() or any(p.name not in OWN_FILES for p in path.iterdir())):
+        if path.exists() and not is_collection(path) and not _is_free(path):
             raise CollectionError(f"{path} exists and is no collection; choose a new path or an empty folder")
         stated = {"format": FORMAT, "id": uuid.uuid4().hex, "encoder": encoder.to_dict()}
         empty = schema.base_schema(encoder.dim).with_metadata({"crossmodal": json.dumps(stated)})
         made_here = not path.exists()
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
         try:
-            with storage_errors(path):
-                path.mkdir(parents=True, exist_ok=True)
-                dataset = lance.write_dataset(
-                    empty.empty_table(), str(path / TABLE), mode="create", enable_stable_row_ids=True
-                )
+            with pen(path):
+                if is_collection(path):
+                    raise CollectionError(
+                        f"{path} holds a collection already; open it, or choose another path"
+                    )
+                with storage_errors(path):
+                    dataset = lance.write_dataset(
+                        empty.empty_table(), str(path / TABLE), mode="create", enable_stable_row_ids=True
+                    )
         except BaseException:
-            shutil.rmtree(path if made_here else path / TABLE, ignore_errors=True)
+            if made_here and not is_collection(path):
+                clear(path)
             raise
         return cls(path, dataset)
 
@@ -65,11 +75,18 @@ class Store(Snapshot):
             return cls(path, lance.dataset(str(path / TABLE)))
 
     def newest(self) -> "Store":
-        """Give the newest version: this very object when nothing has changed."""
-        with storage_errors(self.path):
-            if self._dataset.latest_version == self.version:
-                return self
-        return Store.open(self.path)
+        """Give the newest version: this very object when nothing has changed.
+
+        :raises CollectionError: when the collection was removed, or another one stands at its path.
+        """
+        if self._seen == _state(self.path):
+            with storage_errors(self.path):
+                if self._dataset.latest_version == self.version:
+                    return self
+        newest = Store.open(self.path)
+        if newest.identity.id != self.identity.id:
+            raise CollectionError(f"{self.path} was replaced by another collection; open it again")
+        return newest
 
     def append(self, records: Sequence[StoredRecord]) -> None:
         """Add records whose keys are new, in one commit."""
@@ -102,6 +119,13 @@ class Store(Snapshot):
                 if field is not None and (wide := schema.wider(field.type, kind)) != field.type:
                     self._widen(field.name, wide)
 
+    def clear_if_empty(self) -> bool:
+        """Remove the whole collection if it has no rows, and say whether."""
+        empty = self.count() == 0
+        if empty:
+            clear(self.path)
+        return empty
+
     def _widen(self, name: str, kind: pa.DataType) -> None:
         """Rewrite a column in a wider type; an interruption in between is mended by ``finish_widening``."""
         sql = "DOUBLE" if pa.types.is_floating(kind) else "STRING"
@@ -125,7 +149,18 @@ class Store(Snapshot):
             if len(self._dataset.get_fragments()) >= FRAGMENTS_TO_COMPACT:
                 self._dataset.optimize.compact_files()
                 self._dataset.create_scalar_index("key", "BTREE", replace=True)
-                self._dataset.cleanup_old_versions(older_than=KEEP_VERSIONS)
+                self._forget_old_versions()
+
+    def _forget_old_versions(self) -> None:
+        """Delete what no reader can need: a reader moves on within ``KEEP_VERSIONS`` of a newer version.
+
+        The newest of the old versions stays, however long ago it was made: it may be current until now.
+        """
+        now = datetime.datetime.now()
+        old = [v["timestamp"] for v in self._dataset.versions() if now - v["timestamp"] > KEEP_VERSIONS]
+        if old:
+            margin = datetime.timedelta(seconds=1)
+            self._dataset.cleanup_old_versions(older_than=now - max(old) + margin)
 
     def _fitted(self, records: Sequence[StoredRecord]) -> pa.Table:
         """Lay out records in the table's own columns and order."""
@@ -136,3 +171,26 @@ def is_collection(path: Path) -> bool:
     """Say whether a folder holds a collection with at least one committed version."""
     versions = path / TABLE / "_versions"
     return versions.is_dir() and any(p.suffix == ".manifest" for p in versions.iterdir())
+
+
+def clear(path: Path) -> None:
+    """Remove what a collection keeps in its folder, and the folder if nothing else is in it."""
+    shutil.rmtree(path / TABLE, ignore_errors=True)
+    shutil.rmtree(path / "index", ignore_errors=True)
+    with contextlib.suppress(OSError):  # other things are in the folder, and stay
+        (path / LOCK).unlink(missing_ok=True)
+        path.rmdir()
+
+
+def _is_free(path: Path) -> bool:
+    """Say whether a folder has nothing in it but what an interrupted creation or a file browser leaves."""
+    return path.is_dir() and all(p.name in OWN_FILES or p.name == ".DS_Store" for p in path.iterdir())
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Give what changes with every commit, and when another table takes this one's place."""
+    try:
+        stat = (path / TABLE / "_versions").stat()
+    except OSError:
+        return (0, 0)
+    return (stat.st_ino, stat.st_mtime_ns)

@@ -16,8 +16,8 @@ from crossmodal.collection.searcher import Searcher
 from crossmodal.collection.snapshot import Snapshot
 from crossmodal.collection.store import Store
 from crossmodal.errors import CrossmodalError
-from crossmodal.index import ExactIndex
-from crossmodal.types import MODALITIES
+from crossmodal.index import ExactIndex, Index
+from crossmodal.types import MODALITIES, Modality
 
 NORM_TOLERANCE = 1e-3
 PROBES = 16
@@ -52,17 +52,17 @@ class VerifyReport:
         }
 
 
-def verify(snapshot: Store, searcher: Searcher) -> VerifyReport:
-    """Check rows, vectors and indexes without changing anything."""
+def verify(snapshot: Snapshot) -> VerifyReport:
+    """Check rows, vectors and index files without changing anything."""
     report = VerifyReport()
     _check_rows(snapshot, report)
-    _check_indexes(snapshot, searcher, report)
+    _check_indexes(snapshot, report)
     return report
 
 
-def repair(store: Store, searcher: Searcher) -> VerifyReport:
+def repair(store: Store) -> VerifyReport:
     """Remove damaged records, rebuild the indexes, and check again."""
-    before = verify(store, searcher)
+    before = verify(store)
     done: list[str] = []
     if before.damaged:
         store.delete(sorted(before.damaged))
@@ -70,10 +70,11 @@ def repair(store: Store, searcher: Searcher) -> VerifyReport:
             f"removed {len(before.damaged)} damaged records; index their source again to bring them back"
         )
     store = store.newest()
+    searcher = Searcher(store.path)
     searcher.forget()
     searcher.save(store)
     done.append("rebuilt the search index from the table")
-    after = verify(store, searcher)
+    after = verify(store)
     after.repaired = [*before.problems, *done] if before.problems else done
     return after
 
@@ -113,10 +114,11 @@ def _is_path(uri: str) -> bool:
     return uri.startswith(("/", "\\")) or (len(uri) > 2 and uri[1:3] == ":\\")
 
 
-def _check_indexes(snapshot: Store, searcher: Searcher, report: VerifyReport) -> None:
-    """Compare the indexes with the table: the same rows, and the same answers as brute force."""
+def _check_indexes(snapshot: Snapshot, report: VerifyReport) -> None:
+    """Compare the index files, caught up, with the table: the same rows and answers as brute force."""
     if report.damaged:
         return
+    searcher = Searcher(snapshot.path)
     for modality in MODALITIES:
         try:
             index = searcher.index(snapshot, modality)
@@ -124,15 +126,15 @@ def _check_indexes(snapshot: Store, searcher: Searcher, report: VerifyReport) ->
             report.problems.append(str(error))
             continue
         exact = ExactIndex(snapshot.identity.encoder.dim)
-        for ids, vectors in snapshot.embeddings(modality):
-            exact.add(ids, vectors)
+        if parts := list(snapshot.embeddings(modality)):
+            exact.add(np.concatenate([ids for ids, _ in parts]), np.concatenate([rows for _, rows in parts]))
         if not np.array_equal(np.sort(index.ids()), np.sort(exact.ids())):
             report.problems.append(f"the {modality} index does not hold the rows of the table")
         elif len(exact) and not _same_answers(index, exact, snapshot, modality):
             report.problems.append(f"the {modality} index does not answer as brute force does")
 
 
-def _same_answers(index: Any, exact: ExactIndex, snapshot: Store, modality: Any) -> bool:
+def _same_answers(index: Index, exact: ExactIndex, snapshot: Snapshot, modality: Modality) -> bool:
     """Ask both with some of the stored vectors."""
     _, vectors = next(snapshot.embeddings(modality))
     queries = vectors[np.linspace(0, len(vectors) - 1, min(PROBES, len(vectors)), dtype=np.int64)]

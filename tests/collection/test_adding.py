@@ -215,7 +215,7 @@ def test_what_was_embedded_before_an_interruption_is_kept(collection, picture_fo
 
 def test_a_second_writer_is_refused_and_readers_are_not(collection, picture_folder, monkeypatch):
     collection.add(picture_folder)
-    monkeypatch.setattr("crossmodal.collection.collection.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("crossmodal.collection.pen.WAIT_SECONDS", 0.05)
     other = Collection.open(collection.path, collection.encoder)
     with collection._writing():
         with pytest.raises(CollectionError, match="writing"):
