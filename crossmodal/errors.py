@@ -5,7 +5,12 @@ library is a fault of ours and keeps its traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class CrossmodalError(Exception):
@@ -58,3 +63,13 @@ def unknown(kind: str, seen: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(seen, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown {kind} {seen!r}.{hint} Known: {', '.join(names) or 'none'}"
+
+
+def first_few(things: "Sequence[object] | NDArray[np.integer[Any]]") -> str:
+    """Write the first of many things for a message.
+
+    >>> first_few([3, 1, 4, 1, 5, 9])
+    '3, 1, 4, 1, 5, ...'
+    """
+    listed = ", ".join(str(thing) for thing in things[:5])
+    return f"{listed}, ..." if len(things) > 5 else listed

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossmodal.errors import IndexingError
+from crossmodal.errors import IndexingError, first_few
 
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -53,14 +53,15 @@ class Index(ABC):
 
         ``ids``: integers (N,), unique, not negative. ``vectors``: (N, D), L2-normalised. All go in or none.
 
-        :raises IndexingError: when shapes, ids or vectors are not so; it names the rows.
+        :raises IndexingError: when shapes, ids or vectors are not so; it names the ids.
         """
         checked = as_ids(ids)
-        rows = as_unit_vectors(vectors, self.dim, "vector")
+        rows = as_vectors(vectors, self.dim, "vector")
         if len(checked) != len(rows):
             raise IndexingError(
                 f"{len(checked)} ids came with {len(rows)} vectors; give one id for each vector."
             )
+        refuse_unless_normalised(rows, "vector", checked)
         _refuse_repeated(checked)
         if len(checked):
             self._put(checked, rows)
@@ -81,7 +82,8 @@ class Index(ABC):
         """
         if k < 1:
             raise IndexingError(f"The number of hits asked for is {k}; ask for 1 or more.")
-        checked = as_unit_vectors(queries, self.dim, "query")
+        checked = as_vectors(queries, self.dim, "query")
+        refuse_unless_normalised(checked, "query")
         chosen = None if allowed is None else as_ids(allowed)
         scores = np.full((len(checked), k), -np.inf, np.float32)
         ids = np.full((len(checked), k), -1, np.int64)
@@ -146,10 +148,10 @@ def as_ids(ids: ArrayLike) -> Ids:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def as_unit_vectors(vectors: ArrayLike, dim: int, noun: str) -> Vectors:
+def as_vectors(vectors: ArrayLike, dim: int, noun: str) -> Vectors:
     """Give vectors as contiguous float32 (N, D); ``noun`` is what the message calls one of them.
 
-    :raises IndexingError: when the shape differs, or rows are not finite or not L2-normalised; it names them.
+    :raises IndexingError: when the shape differs or they are no floats.
     """
     array = np.asarray(vectors)
     if array.ndim != 2 or array.shape[1] != dim:
@@ -158,22 +160,26 @@ def as_unit_vectors(vectors: ArrayLike, dim: int, noun: str) -> Vectors:
         )
     if not np.issubdtype(array.dtype, np.floating):
         raise IndexingError(f"{noun.capitalize()} array came as {array.dtype}; give floats, L2-normalised.")
-    rows = np.ascontiguousarray(array, dtype=np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def refuse_unless_normalised(vectors: Vectors, noun: str, ids: Ids | None = None) -> None:
+    """Raise when rows are not finite or not L2-normalised; name them by ``ids``, or by their place.
+
+    :raises IndexingError: so.
+    """
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     broken = ~np.isfinite(norms)
-    broken[broken] = ~np.isfinite(rows[broken]).all(axis=1)
-    _refuse_rows(broken, noun, "hold NaN or infinity", "Encode their inputs again.")
-    _refuse_rows(
-        np.abs(norms - 1) > NORM_TOLERANCE, noun, "are not L2-normalised", "Divide each by its length."
-    )
-    return rows
-
-
-def _refuse_rows(bad: NDArray[np.bool_], noun: str, fault: str, remedy: str) -> None:
-    """Raise when any row is bad; name the first ones."""
-    rows = np.flatnonzero(bad)
-    if len(rows):
-        raise IndexingError(f"{len(rows)} of {len(bad)} {noun} rows {fault}: {_some(rows)}. {remedy}")
+    broken[broken] = ~np.isfinite(vectors[broken]).all(axis=1)
+    skewed = np.abs(norms - 1) > NORM_TOLERANCE
+    for bad, fault, remedy in (
+        (broken, "hold NaN or infinity", "Encode their inputs again."),
+        (skewed, "are not L2-normalised", "Divide each by its length."),
+    ):
+        if bad.any():
+            places = np.flatnonzero(bad)
+            rows = f"rows {first_few(places)}" if ids is None else f"rows with ids {first_few(ids[places])}"
+            raise IndexingError(f"{len(places)} of {len(bad)} {noun} rows {fault}: {rows}. {remedy}")
 
 
 def _refuse_repeated(ids: Ids) -> None:
@@ -181,10 +187,4 @@ def _refuse_repeated(ids: Ids) -> None:
     known, counts = np.unique(ids, return_counts=True)
     repeated = known[counts > 1]
     if len(repeated):
-        raise IndexingError(f"{len(repeated)} ids come more than once in one add: {_some(repeated)}.")
-
-
-def _some(numbers: NDArray[np.integer[Any]]) -> str:
-    """Write the first few of many numbers."""
-    listed = ", ".join(str(n) for n in numbers[:5])
-    return f"{listed}, ..." if len(numbers) > 5 else listed
+        raise IndexingError(f"{len(repeated)} ids come more than once in one add: {first_few(repeated)}.")

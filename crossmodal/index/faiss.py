@@ -11,7 +11,7 @@ import numpy as np
 
 from crossmodal.errors import IndexingError
 from crossmodal.index.base import NORM_TOLERANCE, Ids, Index, Scores, Vectors, best, exact_scores
-from crossmodal.index.gpu import MAX_CANDIDATES, GpuCopy, Gpus, choose_gpus
+from crossmodal.index.gpu import MAX_CANDIDATES, ROWS_WORTH_A_COPY, GpuCopy, Gpus, choose_gpus, meant_by_auto
 from crossmodal.index.lock import ReadWriteLock
 from crossmodal.index.rows import Rows
 from crossmodal.index.saved import read_rows, write_rows
@@ -34,15 +34,18 @@ class FaissIndex(Index):
     k-th best is not clear of everything left out by more than the error of FAISS's sums, the rows around that
     border are looked up in one more pass.
 
-    ``gpus``: "auto" (all that FAISS sees), "none", or device numbers. A copy there, in half precision, then
-    proposes the candidates; searches with ``allowed`` run on the CPU, as FAISS's flat GPU index takes no
-    selector. Searches may run in many threads; ``add`` and ``remove`` wait for those under way and hold up
+    ``gpus``: "auto" (all that FAISS sees, or what the environment variable ``CROSSMODAL_GPUS`` says: auto,
+    none, or device numbers such as 0 or 0,1), "none", or device numbers. From ``ROWS_WORTH_A_COPY`` rows on, a
+    copy there, in half precision, proposes the candidates; searches with ``allowed`` run on the CPU, as
+    FAISS's flat GPU index takes no selector. Searches may run in many threads; ``add`` and ``remove`` wait for those under way and hold up
     new ones, so a search sees a change whole or not at all.
     """
 
     def __init__(self, dim: int, gpus: Gpus = "auto") -> None:
         super().__init__(dim)
         load_faiss()
+        if gpus == "auto":
+            gpus = meant_by_auto()
         devices = choose_gpus(gpus)
         self._gpu = GpuCopy(devices) if devices else None
         self._gpu_may_fail = gpus == "auto"
@@ -60,7 +63,7 @@ class FaissIndex(Index):
 
     def describe(self) -> dict[str, Any]:
         """Say what this index is, for JSON; ``filtered_device`` is where searches with ``allowed`` run."""
-        gpu = self._gpu
+        gpu = self._gpu if len(self) >= ROWS_WORTH_A_COPY else None
         device = "cpu" if gpu is None else "gpu " + ", ".join(str(n) for n in gpu.devices) + " (float16)"
         return {
             "kind": "faiss",
@@ -118,11 +121,11 @@ class FaissIndex(Index):
             return _search(queries, rows.vectors[chosen], rows.ids[chosen], k)
 
     def _among_all(self, queries: Vectors, k: int) -> list[tuple[Scores, Ids]]:
-        """Search all rows, on the GPUs where there are some."""
+        """Search all rows, on the GPUs where there are some and the rows are worth it."""
         ids, vectors = self._rows.ids, self._rows.vectors
         count = min(max(4 * k, k + 64), len(ids))
         gpu = self._gpu
-        if gpu is None or count > MAX_CANDIDATES:
+        if gpu is None or len(ids) < ROWS_WORTH_A_COPY or count > MAX_CANDIDATES:
             return _search(queries, vectors, ids, k)
         try:
             scores, positions = gpu.nearest(queries, vectors, self._version, count)

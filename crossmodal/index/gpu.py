@@ -1,5 +1,6 @@
 """Copies of the rows on NVIDIA GPUs, in half precision, that propose candidates."""
 
+import os
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any, Literal, TypeAlias
@@ -12,6 +13,29 @@ Gpus: TypeAlias = Literal["auto", "none"] | Sequence[int]
 
 # FAISS's GPU kernels sort no more than this.
 MAX_CANDIDATES = 2048
+
+# Up to here the processor answers within a few milliseconds, and copying would cost more than many answers do.
+ROWS_WORTH_A_COPY = 50_000
+
+VARIABLE = "CROSSMODAL_GPUS"
+
+
+def meant_by_auto() -> Gpus:
+    """Give what ``auto`` means here: what the environment says in ``CROSSMODAL_GPUS``, or ``auto`` itself.
+
+    :raises IndexingError: when that is not ``auto``, ``none`` or device numbers.
+    """
+    said = os.environ.get(VARIABLE, "").strip() or "auto"
+    if said == "auto":
+        return "auto"
+    if said == "none":
+        return "none"
+    numbers = [part.strip() for part in said.split(",")]
+    if not all(number.isdecimal() for number in numbers):
+        raise IndexingError(
+            f"{VARIABLE} is {said!r}; set it to auto, none, or device numbers such as 0 or 0,1."
+        )
+    return [int(number) for number in numbers]
 
 
 def choose_gpus(gpus: Gpus | str) -> list[int]:

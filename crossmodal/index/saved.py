@@ -1,7 +1,8 @@
 """An index on disk: one safetensors file of ids, vectors, a stamp and a checksum over every byte.
 
-The file is written beside its place and moved there when it is whole. It is mapped, not copied, and used only
-after its checksum was found right (100,000 rows of 384: 23 ms), so a torn file is refused and never parsed.
+The file is written beside its place and moved there when it is whole. It is mapped, not copied, where the
+system lets a mapped file be replaced, and used only after its checksum was found right (100,000 rows of 384:
+23 ms), so a torn file is refused and never parsed.
 """
 
 import json
@@ -10,18 +11,23 @@ import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crossmodal.errors import IndexingError, StorageError
 from crossmodal.index.base import Ids, Vectors
+
+Bytes = NDArray[np.uint8]
 
 _FORMAT = "crossmodal-index-1"
 _START = b'{"__metadata__":{"format":"crossmodal-index-'
 _LENGTH_BYTES = 8
 _CHECKSUM_BYTES = 4
 _STRAY_AFTER_SECONDS = 3600
+
+# Windows refuses to replace or remove a file that somebody maps: there it is read.
+_MAPPED = os.name != "nt"
 
 
 def write_rows(path: str | os.PathLike[str], ids: Ids, vectors: Vectors, stamp: Mapping[str, str]) -> None:
@@ -49,7 +55,7 @@ def write_rows(path: str | os.PathLike[str], ids: Ids, vectors: Vectors, stamp: 
 
 
 def read_rows(path: str | os.PathLike[str]) -> tuple[Ids, Vectors, dict[str, str]]:
-    """Map a file that ``write_rows`` wrote: ids (N,), vectors (N, D) and the stamp.
+    """Map or read a file that ``write_rows`` wrote: ids (N,), vectors (N, D) and the stamp.
 
     The arrays may be changed; that changes memory, never the file.
 
@@ -60,7 +66,7 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[Ids, Vectors, dict[str, str
     try:
         if source.stat().st_size < _LENGTH_BYTES + len(_START) + _CHECKSUM_BYTES:
             raise _damaged(source, "it is too short")
-        content: np.ndarray[Any, np.dtype[np.uint8]] = np.asarray(np.memmap(source, np.uint8, mode="c"))
+        content = _content(source)
     except FileNotFoundError as error:
         raise IndexingError(f"There is no index file at {source}; build the index again.") from error
     except OSError as error:
@@ -73,7 +79,14 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[Ids, Vectors, dict[str, str
     return _parse(source, body)
 
 
-def _parse(source: Path, body: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[Ids, Vectors, dict[str, str]]:
+def _content(source: Path) -> Bytes:
+    """Give the bytes of a file, to be changed in memory alone."""
+    if _MAPPED:
+        return np.asarray(np.memmap(source, np.uint8, mode="c"))
+    return np.fromfile(source, np.uint8)
+
+
+def _parse(source: Path, body: Bytes) -> tuple[Ids, Vectors, dict[str, str]]:
     """Cut a whole body into its parts; a header that we would not have written ourselves is refused."""
     start = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES].tobytes(), "little")
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from crossmodal.errors import EvaluationError
+from crossmodal.errors import EvaluationError, first_few
 
 Embeddings = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
@@ -210,8 +210,7 @@ def _as_owners(image_of_text: ArrayLike, images: int, texts: int) -> Integers:
 def _refuse(rows: NDArray[np.intp], fault: str, remedy: str) -> None:
     """Raise when there are such rows; name the first ones."""
     if len(rows):
-        listed = ", ".join(str(row) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
-        raise EvaluationError(f"{len(rows)} {fault}: rows {listed}. {remedy}")
+        raise EvaluationError(f"{len(rows)} {fault}: rows {first_few(rows)}. {remedy}")
 
 
 def _blocks(length: int, size: int) -> Iterator[slice]:

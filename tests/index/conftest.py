@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crossmodal.index import ExactIndex, FaissIndex, Index, scan
+from crossmodal.index import faiss as faiss_index
 
 
 def no_gpu() -> str | None:
@@ -31,8 +32,9 @@ class HalfPrecisionIndex:
 
 @pytest.fixture
 def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
-    """Two GPUs that FAISS believes in; gives the list of copies made on them."""
+    """Two GPUs that FAISS believes in, used for any number of rows; gives the list of copies made on them."""
     copies = []
+    monkeypatch.setattr(faiss_index, "ROWS_WORTH_A_COPY", 0)
 
     def clone(flat: faiss.IndexFlatIP, co: SimpleNamespace, gpus: list[int]) -> HalfPrecisionIndex:
         copies.append({"rows": flat.ntotal, "float16": co.useFloat16, "shard": co.shard, "gpus": gpus})
@@ -63,6 +65,7 @@ def make_index(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "faiss-gpu":
         if reason := no_gpu():
             pytest.skip(reason)
+        monkeypatch.setattr(faiss_index, "ROWS_WORTH_A_COPY", 0)
         return FaissIndex
     if request.param == "faiss-sliced":
         monkeypatch.setattr(scan, "_MIN_ROWS_PER_SLICE", 7)

@@ -12,6 +12,7 @@ import pytest
 
 from crossmodal.errors import IndexingError, MissingPackageError
 from crossmodal.index import FaissIndex
+from crossmodal.index import faiss as faiss_index
 from crossmodal.index.faiss import half_precision_error, rounding_error
 
 Make = Callable[..., np.ndarray]
@@ -155,6 +156,61 @@ def test_searches_the_gpu_cannot_do_run_on_the_cpu(fake_gpus: list[dict], unit_v
     index.search(unit_vectors(rng, 1, 8), 10)
     assert [copy["gpus"] for copy in fake_gpus] == [[1]]
     assert index.describe()["filtered_device"] == "cpu"
+
+
+def test_few_rows_are_searched_where_they_are_and_many_on_the_gpus(
+    fake_gpus: list[dict], monkeypatch: pytest.MonkeyPatch, unit_vectors: Make, brute_force: BruteForce
+) -> None:
+    monkeypatch.setattr(faiss_index, "ROWS_WORTH_A_COPY", 3000)
+    rng = np.random.default_rng(8)
+    vectors, query = unit_vectors(rng, 3000, 8), unit_vectors(rng, 1, 8)
+    index = FaissIndex(8)
+    index.add(np.arange(2999), vectors[:2999])
+    assert index.describe()["device"] == "cpu"
+    np.testing.assert_array_equal(
+        index.search(query, 10), brute_force(np.arange(2999), vectors[:2999], query, 10)
+    )
+    assert fake_gpus == []
+    index.add([2999], vectors[2999:])
+    assert index.describe()["device"] == "gpu 0, 1 (float16)"
+    np.testing.assert_array_equal(index.search(query, 10), brute_force(np.arange(3000), vectors, query, 10))
+    assert [copy["rows"] for copy in fake_gpus] == [3000]
+
+
+@pytest.mark.parametrize(
+    ("said", "device"),
+    [
+        ("", "gpu 0, 1 (float16)"),
+        ("auto", "gpu 0, 1 (float16)"),
+        ("none", "cpu"),
+        ("0", "gpu 0 (float16)"),
+        (" 1, 0", "gpu 1, 0 (float16)"),
+    ],
+)
+def test_the_environment_says_which_gpus_auto_means(
+    fake_gpus: list[dict], monkeypatch: pytest.MonkeyPatch, said: str, device: str
+) -> None:
+    monkeypatch.setenv("CROSSMODAL_GPUS", said)
+    assert FaissIndex(4).describe()["device"] == device
+    assert FaissIndex(4, gpus=[1]).describe()["device"] == "gpu 1 (float16)"
+    assert FaissIndex(4, gpus="none").describe()["device"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("all", r"CROSSMODAL_GPUS is 'all'; set it to auto, none, or device numbers such as 0 or 0,1\."),
+        ("0,", r"CROSSMODAL_GPUS is '0,'"),
+        ("-1", r"CROSSMODAL_GPUS is '-1'"),
+        ("0,7", r"GPUs \[7\] are asked for, but FAISS sees 2"),
+    ],
+)
+def test_an_environment_that_names_no_gpu_is_refused(
+    fake_gpus: list[dict], monkeypatch: pytest.MonkeyPatch, said: str, message: str
+) -> None:
+    monkeypatch.setenv("CROSSMODAL_GPUS", said)
+    with pytest.raises(IndexingError, match=message):
+        FaissIndex(4)
 
 
 def out_of_memory(*_: object, **__: object) -> None:
