@@ -34,11 +34,13 @@ class FaissIndex(Index):
     k-th best is not clear of everything left out by more than the error of FAISS's sums, the rows around that
     border are looked up in one more pass.
 
-    ``gpus``: "auto" (all that FAISS sees, or what the environment variable ``CROSSMODAL_GPUS`` says: auto,
-    none, or device numbers such as 0 or 0,1), "none", or device numbers. From ``ROWS_WORTH_A_COPY`` rows on, a
-    copy there, in half precision, proposes the candidates; searches with ``allowed`` run on the CPU, as
-    FAISS's flat GPU index takes no selector. Searches may run in many threads; ``add`` and ``remove`` wait for those under way and hold up
-    new ones, so a search sees a change whole or not at all.
+    ``gpus``: "none", device numbers, or "auto": all that FAISS sees, unless the environment variable
+    ``CROSSMODAL_GPUS`` says otherwise (``auto``, ``none``, or numbers: ``0`` or ``0,1``). From
+    ``ROWS_WORTH_A_COPY`` rows on, a copy there, in half precision, proposes the candidates; searches with
+    ``allowed`` run on the CPU, as FAISS's flat GPU index takes no selector.
+
+    Searches may run in many threads; ``add`` and ``remove`` wait for those under way and hold up new ones, so
+    a search sees a change whole or not at all.
     """
 
     def __init__(self, dim: int, gpus: Gpus = "auto") -> None:

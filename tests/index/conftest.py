@@ -34,6 +34,7 @@ class HalfPrecisionIndex:
 def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """Two GPUs that FAISS believes in, used for any number of rows; gives the list of copies made on them."""
     copies = []
+    monkeypatch.delenv("CROSSMODAL_GPUS", raising=False)
     monkeypatch.setattr(faiss_index, "ROWS_WORTH_A_COPY", 0)
 
     def clone(flat: faiss.IndexFlatIP, co: SimpleNamespace, gpus: list[int]) -> HalfPrecisionIndex:
