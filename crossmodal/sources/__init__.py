@@ -1,5 +1,6 @@
 """Where pairs come from. ``open_source`` gives an iterable of records for a folder, a table, shards, ..."""
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -7,9 +8,11 @@ from pathlib import Path
 
 from crossmodal.errors import SourceError, unknown
 from crossmodal.sources.base import ColumnNames, Source, absolute, exists, no_such_path
-from crossmodal.sources.uris import read_uri
+from crossmodal.sources.uris import is_there, read_uri
 
-__all__ = ["Source", "open_source", "read_uri"]
+__all__ = ["Source", "is_there", "open_source", "read_uri"]
+
+logger = logging.getLogger("crossmodal")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?::(.*))?", re.DOTALL)  # one letter would be a Windows drive
 
@@ -86,6 +89,9 @@ def _open_sample(rest: str, wanted: ColumnNames) -> Source:
     from crossmodal.sources.sample import SampleSource
 
     wanted.refuse("sample", "its columns are known")
+    name = f"sample:{rest}" if rest else "sample"
+    if exists(absolute(name)):
+        logger.warning("%r is read as the bundled sample. For %s write './%s'", name, absolute(name), name)
     return SampleSource(rest or None)
 
 

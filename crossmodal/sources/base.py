@@ -98,7 +98,8 @@ def printable(text: str) -> str:
 
 def absolute(path: str | os.PathLike[str]) -> Path:
     """Make a path absolute, with ``~`` for the home folder and without ``.`` and ``..``; links stay links."""
-    return Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100 - resolve() would follow links
+    # resolve() would follow links, and Path.expanduser() raises where it knows no such person.
+    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
@@ -123,6 +124,12 @@ def no_such_path(path: Path, what: str = "file or folder") -> SourceError:
 def refused(path: str | os.PathLike[str], error: OSError) -> SourceError:
     """Give the error for a path that the system would not let us read."""
     return SourceError(f"{os.fspath(path)} cannot be read: {error.strerror or error}")
+
+
+def first_line(error: BaseException) -> str:
+    """Give what an error says, and what caused it, without further lines."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"{line}: {first_line(error.__cause__)}" if error.__cause__ else line
 
 
 def read_bytes(path: Path) -> bytes:

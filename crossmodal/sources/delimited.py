@@ -8,6 +8,7 @@ import csv
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,9 @@ from crossmodal.sources.text import utf8_lines
 
 DELIMITERS = (",", ";", "\t", "|")
 BLOCK = 8192
+
+LARGEST_EXACT = 2**53
+"""Up to here a float holds every integer."""
 
 MISSING = ("", "nan", "NaN", "NA", "null")
 """What stands for a missing cell in a column of numbers, truth values or dates."""
@@ -172,8 +176,16 @@ def typed_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     present = column.filter(pc.invert(missing))
     for pattern, kind in KINDS if len(present) else ():
         if pc.all(pc.match_substring_regex(present, pattern)).as_py():
+            if kind == pa.float64() and _holds_large_integer(present):
+                break
             try:
                 return pc.if_else(missing, nothing, column).cast(kind)
             except pa.ArrowInvalid:
                 break  # an integer past 64 bits, or a 31st of February: text, for nothing may be rounded
     return pc.if_else(pc.equal(column, ""), nothing, column)
+
+
+def _holds_large_integer(column: pa.ChunkedArray) -> bool:
+    """Say whether a float would round one of the integers in a column of text."""
+    long = column.filter(pc.match_substring_regex(column, r"^-?[0-9]{16,}$"))
+    return any(abs(Decimal(text)) > LARGEST_EXACT for text in long.to_pylist())

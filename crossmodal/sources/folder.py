@@ -16,8 +16,8 @@ from crossmodal.images import IMAGE_SUFFIXES
 from crossmodal.sources.base import ColumnNames, Skip, Source, exists, unique_keys
 from crossmodal.sources.metadata import Metadata
 from crossmodal.sources.text import decode_utf8
-from crossmodal.sources.walk import Directory, walk
-from crossmodal.types import Record
+from crossmodal.sources.walk import Directory, is_picture, walk
+from crossmodal.types import MetadataValue, Record
 
 LARGEST_SIDECAR = 2**20
 SUGGESTIONS = {
@@ -120,25 +120,32 @@ class FolderSource(Source):
                     _tell_orphans(directory, skip)
             elif is_picture(name):
                 unseen.pop(directory.prefix + name, None)
-                yield from self._of(directory.prefix + name, _sidecar(directory, name, skip))
+                yield from self._of(directory.prefix + name, _sidecar(directory, name), skip)
         for picture in unseen:
-            yield from self._of(picture, ())
+            yield from self._of(picture, None, skip)
 
-    def _of(self, picture: str, beside: tuple[str, ...]) -> Iterator[Record]:
-        """Yield the records of one picture: one, unless metadata gives it several keys."""
+    def _of(self, picture: str, sidecar: Path | None, skip: Skip) -> Iterator[Record]:
+        """Yield the records of one picture: one, unless metadata gives it several keys.
+
+        Where its captions are there but cannot be read it is left out: without them it would look as if they
+        had been taken away.
+        """
         path = self._folder / picture
+        for key, listed, facts in self._said_of(picture):
+            try:
+                captions = listed or _captions_in(sidecar)
+            except ValueError as error:
+                skip(key, f"captions not read: {error}")
+                continue
+            yield Record(key=key, image=path, captions=captions, metadata=facts, uri=str(path))
+
+    def _said_of(self, picture: str) -> Iterator[tuple[str, tuple[str, ...], dict[str, MetadataValue]]]:
+        """Yield the key, captions and metadata of each record that a picture is."""
         if picture not in self._listed:
-            yield Record(key=picture, image=path, captions=beside, uri=str(path))
+            yield picture, (), {}
         for metadata, number in self._listed.get(picture, ()):
             key, captions, facts = metadata.parts(number)
-            yield Record(
-                key=key or picture, image=path, captions=captions or beside, metadata=facts, uri=str(path)
-            )
-
-
-def is_picture(name: str) -> bool:
-    """Say whether a file's name ends as that of a picture."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - many names, no need of paths
+            yield key or picture, captions, facts
 
 
 def _ignore(key: str, reason: str, *, hides: bool = False) -> None:
@@ -153,20 +160,25 @@ def _tell_orphans(directory: Directory, skip: Skip) -> None:
                 skip(directory.prefix + text, "no picture of the same name is beside this text")
 
 
-def _sidecar(directory: Directory, name: str, skip: Skip) -> tuple[str, ...]:
-    """Read the captions beside a picture. If they cannot be read it stays without, and the reason is told."""
+def _sidecar(directory: Directory, name: str) -> Path | None:
+    """Give the text beside a picture, if there is one."""
     text = directory.texts.get(os.path.splitext(name)[0])  # noqa: PTH122
-    if text is None:
+    return None if text is None else directory.path / text
+
+
+def _captions_in(sidecar: Path | None) -> tuple[str, ...]:
+    """Read a text of captions, one per line.
+
+    :raises ValueError: when it cannot be read, with its name and the reason.
+    """
+    if sidecar is None:
         return ()
-    path = directory.path / text
     try:
-        if path.stat().st_size > LARGEST_SIDECAR:
-            raise ValueError(f"too large for captions, {path.stat().st_size} bytes")
-        lines = re.split(r"\r\n|\n|\r", decode_utf8(path.read_bytes()))
+        if (size := sidecar.stat().st_size) > LARGEST_SIDECAR:
+            raise ValueError(f"too large for captions, {size} bytes")
+        lines = re.split(r"\r\n|\n|\r", decode_utf8(sidecar.read_bytes()))
     except OSError as error:
-        skip(directory.prefix + text, f"captions not read: {error.strerror or error}")
-        return ()
+        raise ValueError(f"{sidecar.name}: {error.strerror or error}") from error
     except ValueError as error:
-        skip(directory.prefix + text, f"captions not read: {error}")
-        return ()
+        raise ValueError(f"{sidecar.name}: {error}") from None
     return tuple(line.strip() for line in lines if line.strip())

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from crossmodal.errors import SourceError, unknown
-from crossmodal.sources.base import no_such_path
+from crossmodal.sources.base import no_such_path, refused
 from crossmodal.sources.delimited import read_delimited
 from crossmodal.sources.jsonlines import read_json_lines
 from crossmodal.sources.parquet import read_parquet
@@ -25,9 +25,13 @@ def read_rows(path: Path) -> Rows:
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise SourceError(f"{path}: {unknown('kind of table', suffix, READERS)}")
-    if not path.is_file():
-        raise no_such_path(path, "table")
-    if path.stat().st_size == 0:
+    try:
+        if not path.is_file():
+            raise no_such_path(path, "table")
+        size = path.stat().st_size
+    except OSError as error:
+        raise refused(path, error) from error
+    if size == 0:
         raise SourceError(f"{path} is empty (0 bytes). A table begins with the names of its columns")
     rows = READERS[suffix](path)
     if len(rows):

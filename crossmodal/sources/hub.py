@@ -19,6 +19,7 @@ from crossmodal.sources.base import (
     Source,
     absolute,
     exists,
+    first_line,
     no_such_path,
     read_bytes,
     unique_keys,
@@ -64,6 +65,11 @@ class Address:
         """The local folder, if it is one."""
         return Path(self.name) if _is_folder(self.name) else None
 
+    @property
+    def changed(self) -> int:
+        """When its folder changed; a cache that goes by it has a newer one read again."""
+        return self.folder.stat().st_mtime_ns if self.folder else 0
+
     def __str__(self) -> str:
         split = f":{self.split}" if self.split else ""
         return with_options(f"hf:{self.name}{split}", config=self.config)
@@ -108,12 +114,10 @@ def read_row(text: str, fragment: str) -> bytes:
     """
     address = Address.parse(text)
     number, _, column = fragment.partition(":")
-    (dataset,) = _splits(address).values() if address.split else (None,)
-    if dataset is None or not number.isdecimal() or int(number) >= len(dataset):
+    pictures = _opened(address, column or None, address.changed) if address.split else None
+    if pictures is None or not number.isdecimal() or int(number) >= len(pictures):
         raise SourceError(f"hf:{text}#{fragment} is no row of a dataset. Expected hf:NAME:SPLIT#ROW")
-    rows = _rows(dataset, address)
-    name = find_columns(rows.names, ColumnNames(image=column or None), str(address), rows.pictures).image
-    content, path = next(DatasetPictures(dataset, name).read([int(number)]))
+    content, path = next(pictures.read([int(number)]))
     if content:
         return content
     if not path:
@@ -126,6 +130,9 @@ class DatasetPictures:
 
     def __init__(self, dataset: Any, column: str) -> None:
         self._dataset = dataset.select_columns([column]).with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self._dataset)
 
     def read(self, rows: Sequence[int]) -> Iterator[Picture]:
         """Yield the pictures of some rows; the files are memory-mapped, so each row costs only itself."""
@@ -172,9 +179,8 @@ def _rows(dataset: Any, address: Address) -> Rows:
     import datasets
 
     features = dataset.features
-    schema = features.arrow_schema
-    opaque = tuple(field.name for field in schema if holds_bytes(field.type))
-    small = [name for name in schema.names if name not in opaque]
+    pictures, opaque = _columns_of_bytes(features)
+    small = [name for name in features if name not in opaque]
     table = dataset.select_columns(small).with_format("arrow")[:] if small else pa.table({})
     table = plain(table, len(dataset))
     for number, name in enumerate(table.column_names):
@@ -183,22 +189,34 @@ def _rows(dataset: Any, address: Address) -> Rows:
                 None if i is None or i < 0 else features[name].int2str(i) for i in table[name].to_pylist()
             ]
             table = table.set_column(number, name, pa.array(names, pa.string()))
-    images = [name for name in opaque if isinstance(features[name], datasets.Image)]
-    others = [name for name in opaque if pa.types.is_binary(schema.field(name).type)]
-    return Rows(
-        path=Path(str(address)),
-        names=tuple(schema.names),
-        table=table,
-        pictures=tuple(images or others),
-        opaque=opaque,
+    return Rows(path=Path(str(address)), names=tuple(features), table=table, pictures=pictures, opaque=opaque)
+
+
+def _columns_of_bytes(features: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Name the columns of pictures, and all columns of bytes, which those are among."""
+    import datasets
+
+    schema = features.arrow_schema
+    opaque = tuple(field.name for field in schema if holds_bytes(field.type))
+    images = tuple(name for name in opaque if isinstance(features[name], datasets.Image))
+    others = tuple(name for name in opaque if pa.types.is_binary(schema.field(name).type))
+    return images or others, opaque
+
+
+@lru_cache(maxsize=16)
+def _opened(address: Address, column: str | None, changed: int) -> DatasetPictures:
+    """Open the pictures of one split; no other column is read."""
+    (dataset,) = _splits(address).values()
+    pictures, opaque = _columns_of_bytes(dataset.features)
+    wanted = ColumnNames(image=column)
+    return DatasetPictures(
+        dataset, find_columns(list(dataset.features), wanted, str(address), pictures, opaque).image
     )
 
 
 def _splits(address: Address) -> dict[str, Any]:
     """Load the splits asked for, by name."""
-    folder = address.folder
-    changed = folder.stat().st_mtime_ns if folder else 0
-    splits = _load(address.name, address.config, changed)
+    splits = _load(address.name, address.config, address.changed)
     if address.split is None:
         return splits
     if address.split not in splits:
@@ -222,19 +240,13 @@ def _load(name: str, config: str | None, changed: int) -> dict[str, Any]:
             loaded = datasets.load_dataset(name, config)
     except ConnectionError as error:
         raise SourceError(
-            f"hf:{name} needs the network, and the hub cannot be reached ({_first_line(error)}). Without a "
+            f"hf:{name} needs the network, and the hub cannot be reached ({first_line(error)}). Without a "
             "network give a local copy: hf:FOLDER, or a folder of pictures, a table or tar shards"
         ) from error
     except datasets.exceptions.DatasetNotFoundError as error:
-        raise SourceError(f"hf:{name} cannot be found: {_first_line(error)}") from error
+        raise SourceError(f"hf:{name} cannot be found: {first_line(error)}") from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-        raise SourceError(f"hf:{name} cannot be loaded: {_first_line(error)}") from error
+        raise SourceError(f"hf:{name} cannot be loaded: {first_line(error)}") from error
     if isinstance(loaded, dict):
         return dict(loaded)
     return {str(loaded.split or "train"): loaded}
-
-
-def _first_line(error: BaseException) -> str:
-    """Give what an error says, and what caused it, without further lines."""
-    line = (str(error) or type(error).__name__).splitlines()[0]
-    return f"{line}: {_first_line(error.__cause__)}" if error.__cause__ else line

@@ -18,8 +18,8 @@ BLOCK = 8192
 class _Column:
     """One column of a growing table.
 
-    Values of one kind keep it, integers among floats become floats, any other mixture becomes text. What is
-    nested is kept as JSON text.
+    Values of one kind keep it, integers among floats become floats, any other mixture becomes text; so do
+    numbers among which an integer is too large for a float. What is nested is kept as JSON text.
     """
 
     chunks: list[pa.Array] = field(default_factory=list)
@@ -36,12 +36,13 @@ class _Column:
         kinds = {chunk.type for chunk in self.chunks} - {pa.null()}
         if kinds == {pa.int64(), pa.float64()}:
             kinds = {pa.float64()}
-        elif len(kinds) > 1:
-            kinds = {pa.large_string()}
-        kind = next(iter(kinds), pa.null())
-        if kind == pa.large_string():
-            return pa.chunked_array([_texts(chunk.to_pylist()) for chunk in self.chunks], kind)
-        return pa.chunked_array([chunk.cast(kind) for chunk in self.chunks], kind)
+        if len(kinds) <= 1:
+            kind = next(iter(kinds), pa.null())
+            try:
+                return pa.chunked_array([chunk.cast(kind) for chunk in self.chunks], kind)
+            except pa.ArrowInvalid:
+                pass  # an integer past 2**53 in another block than a float: text, for nothing may be rounded
+        return pa.chunked_array([_texts(chunk.to_pylist()) for chunk in self.chunks], pa.large_string())
 
 
 def _json(value: Any) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crossmodal.errors import SourceError
-from crossmodal.sources.base import refused
+from crossmodal.sources.base import first_line, refused
 from crossmodal.sources.rows import Rows
 
 Picture: TypeAlias = tuple[bytes | None, str | None]
@@ -151,5 +151,4 @@ def plain(table: pa.Table, length: int) -> pa.Table:
 
 
 def _damaged(path: Path, error: Exception) -> SourceError:
-    reason = str(error).splitlines()[0]
-    return SourceError(f"{path} is no Parquet file or is damaged: {reason}")
+    return SourceError(f"{path} is no Parquet file or is damaged: {first_line(error)}")

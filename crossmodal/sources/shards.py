@@ -15,10 +15,10 @@ from pathlib import Path
 
 from crossmodal.errors import SourceError
 from crossmodal.images import IMAGE_SUFFIXES
-from crossmodal.sources.base import Skip, Source, absolute, exists, no_such_path, unique_keys
+from crossmodal.sources.base import Skip, Source, absolute, exists, first_line, no_such_path, unique_keys
 from crossmodal.sources.columns import CAPTION_COLUMNS, captions_from, metadata_value
 from crossmodal.sources.jsonlines import parse_object
-from crossmodal.sources.tars import DAMAGE, TAR_SUFFIXES, Tar, first_line, is_tar
+from crossmodal.sources.tars import DAMAGE, TAR_SUFFIXES, Tar, is_tar
 from crossmodal.sources.text import decode_utf8
 from crossmodal.types import MetadataValue, Record
 
@@ -84,11 +84,15 @@ def _matches(name: str) -> list[Path]:
 
 @dataclass(slots=True)
 class _Sample:
-    """The members of one sample that are of use, by their suffix in lower case."""
+    """The members of one sample that are of use, by their suffix in lower case.
+
+    ``unread`` says which member beside the picture cannot be read, and why.
+    """
 
     key: str
     names: dict[str, str] = field(default_factory=dict)
     contents: dict[str, bytes] = field(default_factory=dict)
+    unread: str = ""
 
 
 class ShardSource(Source):
@@ -123,7 +127,9 @@ class ShardSource(Source):
                     yield record
         if not any_record:
             why = "".join(f". {reason}" for reason in reasons)
-            raise SourceError(f"{self.spec}: no sample with a picture in {len(self.shards)} shards{why}")
+            raise SourceError(
+                f"{self.spec}: no sample with a picture that can be used in {len(self.shards)} shards{why}"
+            )
 
 
 def _samples(shard: Path, skip: Skip) -> Iterator[_Sample]:
@@ -174,14 +180,22 @@ def _take(tar: Tar, member: tarfile.TarInfo, suffix: str, sample: _Sample, skip:
     if suffix in sample.names:
         skip(member.name, f"a second .{suffix} in its sample")
     elif member.size > LARGEST_MEMBER:
-        skip(member.name, f"too large: {member.size} bytes, at most {LARGEST_MEMBER} are read")
+        reason = f"too large: {member.size} bytes, at most {LARGEST_MEMBER} are read"
+        if _is_picture(suffix):
+            skip(member.name, reason)
+        else:
+            sample.unread = f"{member.name}: {reason}"
     elif (file := tar.extractfile(member)) is not None:
         sample.contents[suffix] = file.read()  # first, for what cannot be read must not be counted
         sample.names[suffix] = member.name
 
 
 def _record(shard: Path, sample: _Sample, skip: Skip) -> Record | None:
-    """Make a record of a sample, or tell why there is none."""
+    """Make a record of a sample, or tell why there is none.
+
+    Where a member beside the picture cannot be read there is none: without its captions it would look as if
+    they had been taken away.
+    """
     pictures = [suffix for suffix in sample.names if _is_picture(suffix)]
     plain = [suffix for suffix in pictures if "." not in suffix]
     if not pictures:
@@ -198,7 +212,11 @@ def _record(shard: Path, sample: _Sample, skip: Skip) -> Record | None:
     except UnicodeEncodeError:
         skip(sample.key, "its name is not UTF-8")
         return None
-    captions, metadata = _captions_and_metadata(sample, skip)
+    try:
+        captions, metadata = _captions_and_metadata(sample)
+    except ValueError as error:
+        skip(sample.key, f"captions or metadata not read: {error}")
+        return None
     return Record(
         key=sample.key,
         image=sample.contents[picture],
@@ -208,7 +226,13 @@ def _record(shard: Path, sample: _Sample, skip: Skip) -> Record | None:
     )
 
 
-def _captions_and_metadata(sample: _Sample, skip: Skip) -> tuple[tuple[str, ...], dict[str, MetadataValue]]:
+def _captions_and_metadata(sample: _Sample) -> tuple[tuple[str, ...], dict[str, MetadataValue]]:
+    """Give what the members beside the picture say.
+
+    :raises ValueError: when one cannot be read, with its name and the reason.
+    """
+    if sample.unread:
+        raise ValueError(sample.unread)
     captions: list[str] = []
     metadata: dict[str, MetadataValue] = {}
     for suffix, content in sample.contents.items():
@@ -217,15 +241,13 @@ def _captions_and_metadata(sample: _Sample, skip: Skip) -> tuple[tuple[str, ...]
         try:
             text = decode_utf8(content).strip()
         except ValueError as error:
-            skip(sample.names[suffix], f"not read: {error}")
-            continue
+            raise ValueError(f"{sample.names[suffix]}: {error}") from None
         if suffix in TEXTS:
             captions += [text] if text else []
         elif suffix == "json":
             fields = parse_object(text)
             if isinstance(fields, str):
-                skip(sample.names[suffix], f"not read: {fields}")
-                continue
+                raise ValueError(f"{sample.names[suffix]}: {fields}")
             caption = next((name for name in CAPTION_COLUMNS if name in fields), None)
             captions += captions_from(fields.pop(caption)) if caption else ()
             metadata.update((name, metadata_value(value)) for name, value in fields.items())

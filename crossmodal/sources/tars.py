@@ -15,7 +15,7 @@ from tarfile import (  # type: ignore[attr-defined] # typeshed lacks some of the
 from typing import Self
 
 from crossmodal.errors import SourceError
-from crossmodal.sources.base import no_such_path
+from crossmodal.sources.base import first_line, no_such_path
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
@@ -69,11 +69,6 @@ class Tar(tarfile.TarFile):
             if rest.strip(b"\0"):
                 return f"more follows after its end mark at byte {self.offset}, which is not read"
         return None
-
-
-def first_line(error: BaseException) -> str:
-    """Give what an error says, without further lines."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def read_member(shard: Path, name: str) -> bytes:

@@ -1,5 +1,6 @@
-"""From the ``uri`` of a record back to the bytes of its picture's file."""
+"""From the ``uri`` of a record back to the bytes of its picture's file, or to whether it is still there."""
 
+import re
 from pathlib import Path
 
 from crossmodal.errors import SourceError
@@ -7,6 +8,7 @@ from crossmodal.sources.base import absolute, exists, read_bytes
 from crossmodal.sources.tars import TAR_SUFFIXES
 
 CONTAINERS = (".parquet", *TAR_SUFFIXES)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # one letter would be a Windows drive
 
 
 def read_uri(uri: str) -> bytes:
@@ -34,6 +36,20 @@ def read_uri(uri: str) -> bytes:
         if container is not None:
             return _read_inside(container, inside)
     return read_bytes(path)
+
+
+def is_there(uri: str) -> bool | None:
+    """Say whether the picture that a record's ``uri`` names can still be found; None if a look cannot tell.
+
+    A path is looked for; of ``shard.tar#member`` and ``table.parquet#ROW`` the file is, which is not opened.
+    A look cannot tell of ``sample:`` and ``hf:``, of no ``uri`` at all, and of kinds that are not ours.
+    """
+    if not uri or "\0" in uri or uri.startswith(("sample:", "hf:")):
+        return None
+    container, _ = _container(uri)
+    if exists(absolute(uri)) or (container is not None and exists(container)):
+        return True
+    return None if _SCHEME.match(uri) else False
 
 
 def _container(uri: str) -> tuple[Path | None, str]:

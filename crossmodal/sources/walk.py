@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from crossmodal.sources.base import Skip, no_such_path, refused
+from crossmodal.images import IMAGE_SUFFIXES
+from crossmodal.sources.base import Skip, exists, no_such_path, refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +52,11 @@ def walk(root: Path, skip: Skip) -> Iterator[tuple[Directory, str | None]]:
             open_directories.pop()
         elif not name.endswith("/"):
             yield directory, name
-        elif _is_new(directory.path / name, reached):
+        else:
             prefix = directory.prefix + name
             try:
+                if not _is_new(directory.path / name, reached):
+                    continue
                 entered = _enter(directory.path / name, prefix, skip)
             except OSError as error:
                 skip(prefix, f"the folder cannot be read: {error.strerror or error}", hides=True)
@@ -70,23 +73,40 @@ def _enter(path: Path, prefix: str, skip: Skip) -> Directory:
         for entry in entries:
             if entry.name.startswith("."):
                 hidden += 1
-            elif (reason := _unusable(entry)) is not None:
-                skip(prefix + entry.name, reason)
-            else:
-                names.append(entry.name + "/" * entry.is_dir())
+            elif name := _usable(entry, prefix, skip):
+                names.append(name)
     return Directory(path=path, prefix=prefix, names=tuple(sorted(names)), hidden=hidden)
 
 
-def _unusable(entry: os.DirEntry[str]) -> str | None:
-    """Say why a name cannot be used, if so. A link to nothing can: its reader says that nothing is there."""
+def _usable(entry: os.DirEntry[str], prefix: str, skip: Skip) -> str | None:
+    """Give a name as ``Directory.names`` has it; tell why it cannot be used.
+
+    A link that leads nowhere stays among the names, for whoever reads it finds out: a picture is missing,
+    captions cannot be read. But it may have led to a folder, on a disk that is not mounted now.
+    """
+    name = entry.name
     try:
-        entry.name.encode()
-        usable = entry.is_dir() or entry.is_file() or entry.is_symlink()
+        name.encode()
+        if entry.is_dir():
+            return name + "/"
+        if entry.is_file():
+            return name
+        if entry.is_symlink() and not exists(entry.path):
+            if not is_picture(name):
+                skip(prefix + name, "a link that leads nowhere", hides=True)
+            return name
+        skip(prefix + name, "neither a file nor a folder")
     except UnicodeEncodeError:
-        return "its name is not UTF-8"
+        skip(prefix + name, "its name is not UTF-8")
     except OSError as error:
-        return error.strerror or str(error)
-    return None if usable else "neither a file nor a folder"
+        skip(prefix + name, error.strerror or str(error), hides=True)
+        return None if is_picture(name) else name
+    return None
+
+
+def is_picture(name: str) -> bool:
+    """Say whether a file's name ends as that of a picture."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - many names, no need of paths
 
 
 def _is_new(path: Path, reached: list[Path]) -> bool:

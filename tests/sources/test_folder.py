@@ -1,7 +1,9 @@
+import contextlib
 import csv
+import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -81,7 +83,48 @@ def test_links_are_followed_once_and_loops_end(folder: Path, picture: Picture, t
     (folder / "itself").symlink_to(folder / "itself")
     source = open_source(folder)
     assert keys(source) == ["a/b.png", "broken.png", "link.png", "out/c.png", "shown/h.png"]
-    assert [key for key, _ in source.skipped] == ["itself"]
+    assert [key for key, _ in source.skipped] == source.hiding == ["itself"]
+
+
+def test_a_link_to_a_folder_that_is_away_hides_what_lay_behind_it(
+    folder: Path, picture: Picture, tmp_path: Path
+) -> None:
+    fill(folder, picture, "a.png", "sub/b.png")
+    (folder / "sub" / "nas.2024").symlink_to(tmp_path / "not mounted")
+    (folder / "gone.png").symlink_to(tmp_path / "gone.png")
+    source = open_source(folder)
+    assert keys(source) == ["a.png", "gone.png", "sub/b.png"]
+    assert source.skipped == [("sub/nas.2024", "a link that leads nowhere")]
+    assert source.hiding == ["sub/nas.2024"]
+    fill(tmp_path / "not mounted", picture, "c.png")
+    assert keys(source) == ["a.png", "gone.png", "sub/b.png", "sub/nas.2024/c.png"]
+    assert source.skipped == source.hiding == []
+
+
+def test_a_name_that_may_not_be_looked_at_hides_what_lies_behind_it(
+    folder: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions do not bind root, who may run this; so the directory itself refuses."""
+    fill(folder, picture, "a.png", "stale/b.png", "stale.png")
+    scandir = os.scandir
+
+    class Stale:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path = entry.name, entry.path
+
+        def is_dir(self) -> bool:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    @contextlib.contextmanager
+    def refuse(path: str) -> Iterator[Iterator[object]]:
+        with scandir(path) as entries:
+            yield (Stale(entry) if entry.name.startswith("stale") else entry for entry in entries)
+
+    source = open_source(folder)
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert keys(source) == ["a.png"]
+    assert sorted(source.skipped) == [("stale", "Stale file handle"), ("stale.png", "Stale file handle")]
+    assert sorted(source.hiding) == ["stale", "stale.png"]
 
 
 def test_a_pipe_with_the_name_of_a_picture_is_told_and_not_opened(folder: Path, picture: Picture) -> None:
@@ -90,6 +133,10 @@ def test_a_pipe_with_the_name_of_a_picture_is_told_and_not_opened(folder: Path, 
     source = open_source(folder)
     assert keys(source) == ["a.png"]
     assert source.skipped == [("b.png", "neither a file nor a folder")]
+    (folder / "c.png").symlink_to(folder / "b.png")
+    assert keys(source) == ["a.png"]
+    assert [key for key, _ in source.skipped] in (["b.png", "c.png"], ["c.png", "b.png"])
+    assert source.hiding == []
 
 
 def test_a_name_that_is_not_utf8_is_told(folder: Path, picture: Picture) -> None:
@@ -125,27 +172,56 @@ def test_sidecar_gives_a_caption_per_line(folder: Path, picture: Picture) -> Non
     assert source.skipped == []
 
 
-def test_undecodable_or_lonely_sidecars_are_told_and_the_picture_stays(
-    folder: Path, picture: Picture
+def test_a_picture_whose_captions_cannot_be_read_is_told_and_left_out(
+    folder: Path, picture: Picture, tmp_path: Path
 ) -> None:
-    fill(folder, picture, "a.jpg", "b.jpg", "c.jpg")
+    """A record without them would take the captions away that a collection read in better days."""
+    fill(folder, picture, "a.jpg", "b.jpg", "c.jpg", "e.jpg", "f.jpg", "g.jpg")
     (folder / "a.txt").write_bytes(b"caf\xe9")
     (folder / "b.txt").write_bytes("ein Text".encode("utf-16"))
     (folder / "c.txt").write_bytes(b"x" * (2**20 + 1))
-    (folder / "d.txt").write_text("whose?")
+    (folder / "e.txt").symlink_to(tmp_path / "not mounted" / "e.txt")
+    (folder / "f.txt").symlink_to(folder / "f.txt")
+    (folder / "g.txt").write_text("fine")
     source = open_source(folder)
     for _ in range(2):
-        assert [(record.key, record.captions) for record in source] == [
-            ("a.jpg", ()),
-            ("b.jpg", ()),
-            ("c.jpg", ()),
-        ]
-        reasons = dict(source.skipped)
-        assert len(source.skipped) == 4
-        assert "byte 0xe9 at position 3" in reasons["a.txt"]
-        assert "UTF-16" in reasons["b.txt"]
-        assert "too large" in reasons["c.txt"]
-        assert "no picture of the same name" in reasons["d.txt"]
+        assert [(record.key, record.captions) for record in source] == [("g.jpg", ("fine",))]
+        reasons = {key: reason for key, reason in source.skipped if key.endswith(".jpg")}
+        assert all(reason.startswith("captions not read: ") for reason in reasons.values())
+        assert "a.txt: not UTF-8 text: byte 0xe9 at position 3" in reasons["a.jpg"]
+        assert "UTF-16" in reasons["b.jpg"]
+        assert "too large" in reasons["c.jpg"]
+        assert "No such file" in reasons["e.jpg"]
+        assert "f.txt: Too many levels" in reasons["f.jpg"]
+        assert len(reasons) == 5
+
+
+def test_a_sidecar_is_not_missed_where_metadata_gives_the_captions(folder: Path, picture: Picture) -> None:
+    fill(folder, picture, "a.jpg", "b.jpg")
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_bytes(b"caf\xe9")
+    write_metadata(
+        folder / "metadata.jsonl",
+        [{"key": "A", "file_name": "a.jpg", "text": "x"}, {"key": "B", "file_name": "b.jpg", "text": ""}],
+    )
+    source = open_source(folder)
+    assert [(record.key, record.captions) for record in source] == [("A", ("x",))]
+    assert [key for key, _ in source.skipped] == ["B"]
+
+
+def test_metadata_behind_a_link_that_leads_nowhere_is_refused(folder: Path, picture: Picture) -> None:
+    fill(folder, picture, "a.jpg")
+    (folder / "metadata.csv").symlink_to(folder / "gone.csv")
+    with pytest.raises(SourceError, match=r"No such table: .*metadata\.csv"):
+        open_source(folder)
+
+
+def test_a_lonely_sidecar_is_told(folder: Path, picture: Picture) -> None:
+    fill(folder, picture, "a.jpg")
+    (folder / "d.txt").write_text("whose?")
+    source = open_source(folder)
+    assert keys(source) == ["a.jpg"]
+    assert source.skipped == [("d.txt", "no picture of the same name is beside this text")]
 
 
 ROWS = [
@@ -353,6 +429,7 @@ def test_a_subfolder_that_cannot_be_read_is_told(
     source = open_source(folder)
     assert keys(source) == ["a.png"]
     assert source.skipped == [("locked/", "the folder cannot be read: Permission denied")]
+    assert source.hiding == ["locked/"]
 
 
 def test_a_folder_tells_what_appears_between_two_iterations(folder: Path, picture: Picture) -> None:

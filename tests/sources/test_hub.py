@@ -180,6 +180,40 @@ def test_another_column_of_pictures_can_be_named(tmp_path: Path, picture: Pictur
         open_source(f"hf:{tmp_path}/d", caption_column="worte")
 
 
+def test_pictures_are_read_again_without_the_other_columns(
+    saved: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of thumbnails asks for one row after another."""
+    import datasets
+
+    loaded: list[str] = []
+    columns: list[list[str]] = []
+    load, select = datasets.load_from_disk, datasets.Dataset.select_columns
+    monkeypatch.setattr(datasets, "load_from_disk", lambda path: loaded.append(path) or load(path))
+    monkeypatch.setattr(
+        datasets.Dataset, "select_columns", lambda self, names: columns.append(names) or select(self, names)
+    )
+    for row in (5, 0, 3, 0):
+        assert read_uri(f"hf:{saved}:train#{row}") == picture(row)
+    assert read_uri(f"hf:{saved}:test#0") == picture(6)
+    assert loaded == [str(saved)]
+    assert columns == [["image"], ["image"]], "once for each split"
+    for fragment in ("6", "-1", "x", ""):
+        with pytest.raises(SourceError, match="no row of a dataset"):
+            read_uri(f"hf:{saved}:train#{fragment}")
+    with pytest.raises(SourceError, match="no row of a dataset"):
+        read_uri(f"hf:{saved}#0")
+
+
+def test_a_picture_is_read_from_the_dataset_that_is_there_now(tmp_path: Path, picture: Picture) -> None:
+    import shutil
+
+    for number in (1, 2):
+        make(picture, number, number + 1).save_to_disk(str(tmp_path / "d"))
+        assert read_uri(f"hf:{tmp_path}/d:train#0") == picture(number)
+        shutil.rmtree(tmp_path / "d")
+
+
 def test_a_dataset_without_pictures_lists_its_columns(tmp_path: Path) -> None:
     import datasets
 

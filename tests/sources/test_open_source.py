@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal.errors import SourceError
-from crossmodal.sources import SCHEMES, Source, open_source, read_uri
+from crossmodal.sources import SCHEMES, Source, is_there, open_source, read_uri
 
 Picture = Callable[..., bytes]
 
@@ -74,6 +75,28 @@ def test_a_path_object_is_never_taken_for_a_scheme(here: Path, picture: Picture)
     assert open_source(Path("sample")).spec == str(here / "sample")
 
 
+@pytest.mark.parametrize("spec", ["sample", "sample:test"])
+def test_a_folder_that_the_sample_is_read_instead_of_is_told(
+    here: Path, picture: Picture, caplog: pytest.LogCaptureFixture, spec: str
+) -> None:
+    with caplog.at_level(logging.WARNING, "crossmodal"):
+        assert open_source(spec).spec == spec
+        assert caplog.messages == []
+        (here / spec).mkdir()
+        (here / spec / "a.png").write_bytes(picture())
+        assert open_source(spec).spec == spec
+        (message,) = caplog.messages
+        assert "bundled sample" in message
+        assert f"'./{spec}'" in message
+        assert open_source(f"./{spec}").spec == str(here / spec)
+        assert len(caplog.messages) == 1
+
+
+def test_a_home_that_nobody_has_is_a_name_like_others(here: Path) -> None:
+    with pytest.raises(SourceError, match=r"No such file or folder: .*/~nobody-of-this-name"):
+        open_source("~nobody-of-this-name/photos")
+
+
 def test_skipped_starts_empty_with_each_iteration(here: Path) -> None:
     (here / "photos" / "lonely.txt").write_text("x")
     source = open_source("photos")
@@ -99,6 +122,48 @@ def test_a_uri_that_leads_nowhere_is_told(here: Path, uri: str) -> None:
     with pytest.raises(SourceError) as raised:
         read_uri(uri)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "there"),
+    [
+        ("{here}/photos/a.png", True),
+        ("photos/a.png", True),
+        ("{here}/photos/b.png", False),
+        ("{here}/gone/a.png", False),
+        ("{here}/x.tar#a.png", True),
+        ("{here}/x.TAR.gz#dir/a#b.png", True),
+        ("{here}/y.tar#a.png", False),
+        ("{here}/x.parquet#0", True),
+        ("{here}/x.parquet#0:thumb", True),
+        ("{here}/y.parquet#0", False),
+        ("{here}/a.tar#b/c#.png", True),
+        ("{here}/photos/a.png#0", False),
+        ("y" * 5000, False),
+        ("/\ud800", False),
+        ("", None),
+        ("a\0b", None),
+        ("sample:anything", None),
+        ("hf:{here}/photos:train#0", None),
+        ("s3://bucket/a.png", None),
+        ("https://example.org/x.tar#a.png", None),
+    ],
+)
+def test_whether_a_picture_is_still_there_is_seen_without_opening_anything(
+    here: Path, uri: str, there: bool | None
+) -> None:
+    for name in ("x.tar", "x.TAR.gz", "x.parquet"):
+        (here / name).write_text("neither a tar nor a Parquet file")
+    (here / "a.tar#b").mkdir()
+    (here / "a.tar#b" / "c#.png").write_text("a name that looks like a member")
+    assert is_there(uri.replace("{here}", str(here))) is there
+
+
+def test_every_record_of_a_source_is_there_until_its_file_goes(here: Path) -> None:
+    (record,) = open_source("photos")
+    assert is_there(record.uri) is True
+    (here / "photos" / "a.png").unlink()
+    assert is_there(record.uri) is False
 
 
 def test_a_file_whose_name_looks_like_a_member_is_read_as_a_file(here: Path, picture: Picture) -> None:

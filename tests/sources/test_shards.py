@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal.errors import SourceError
-from crossmodal.sources import open_source, read_uri
+from crossmodal.sources import open_source, read_uri, shards
 
 Picture = Callable[..., bytes]
 Members = Iterable[tuple[str, bytes]]
@@ -162,9 +162,6 @@ def test_samples_and_members_that_cannot_be_used_are_told(tmp_path: Path, pictur
         tmp_path / "x.tar",
         [
             ("0.txt", b"no picture"),
-            ("1.jpg", picture(1)),
-            ("1.txt", b"caf\xe9"),
-            ("1.json", b"{"),
             ("2.jpg", picture(2)),
             ("2.jpg", picture(3)),
             ("v.0.jpg", picture(4)),
@@ -172,14 +169,39 @@ def test_samples_and_members_that_cannot_be_used_are_told(tmp_path: Path, pictur
         ],
     )
     source = open_source(path)
-    assert [(record.key, record.captions) for record in source] == [("1", ()), ("2", ()), ("v", ())]
+    assert [(record.key, record.captions) for record in source] == [("2", ()), ("v", ())]
     reasons = dict(source.skipped)
     assert reasons["0"] == "no picture in its sample, only txt"
-    assert "byte 0xe9 at position 3" in reasons["1.txt"]
-    assert "not JSON" in reasons["1.json"]
     assert "a second .jpg" in reasons["2.jpg"]
     assert "a second picture" in reasons["v.1.jpg"]
-    assert len(reasons) == 5
+    assert len(reasons) == 3
+
+
+def test_a_sample_whose_captions_cannot_be_read_is_told_and_left_out(
+    tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record without them would take the captions away that a collection read in better days."""
+    monkeypatch.setattr(shards, "LARGEST_MEMBER", 10_000)
+    path = pack(
+        tmp_path / "x.tar",
+        [
+            ("0.jpg", picture(0)),
+            ("0.txt", b"fine"),
+            ("1.jpg", picture(1)),
+            ("1.txt", b"caf\xe9"),
+            ("2.json", b"{"),
+            ("2.jpg", picture(2)),
+            ("3.jpg", picture(3)),
+            ("3.txt", b"x" * 10_001),
+        ],
+    )
+    source = open_source(path)
+    assert [(record.key, record.captions) for record in source] == [("0", ("fine",))]
+    reasons = dict(source.skipped)
+    assert "1.txt: not UTF-8 text: byte 0xe9 at position 3" in reasons["1"]
+    assert "2.json: not JSON" in reasons["2"]
+    assert "3.txt: too large: 10001 bytes" in reasons["3"]
+    assert len(source.skipped) == 3
 
 
 def test_a_shard_cut_anywhere_gives_what_it_holds_and_says_so(tmp_path: Path, picture: Picture) -> None:

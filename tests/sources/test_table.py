@@ -302,6 +302,41 @@ def test_json_lines_of_unlike_shapes_and_types_are_read(folder: Path) -> None:
     assert [record.metadata["extra"] for record in records] == [None, True, None, None]
 
 
+LARGE = 2**53 + 1  # the first integer that a float rounds
+
+
+@pytest.mark.parametrize("order", [(LARGE, 0.5), (0.5, LARGE), (-LARGE, 0.5), (0.5, 10**30)])
+@pytest.mark.parametrize("apart", [1, 8192, 20_000])  # rows are read in blocks of 8192
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_an_integer_too_large_for_a_float_beside_one_keeps_its_digits(
+    folder: Path, suffix: str, apart: int, order: tuple[float, float]
+) -> None:
+    rows: list[dict[str, object]] = [{"image": "a.png", "n": order[0]}]
+    rows += [{"image": "b.png", "n": None}] * (apart - 1)
+    rows += [{"image": "c.png", "n": order[1]}]
+    records = {record.key: record for record in open_source(write(folder / f"p.{suffix}", rows))}
+    assert [records[key].metadata["n"] for key in ("a.png", "c.png")] == [str(value) for value in order]
+
+
+@pytest.mark.parametrize("apart", [1, 20_000])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_integers_that_floats_hold_become_floats_beside_them(folder: Path, suffix: str, apart: int) -> None:
+    rows: list[dict[str, object]] = [{"image": "a.png", "n": -(2**53)}]
+    rows += [{"image": "b.png", "n": None}] * (apart - 1)
+    rows += [{"image": "c.png", "n": 0.5}]
+    records = {record.key: record for record in open_source(write(folder / f"p.{suffix}", rows))}
+    found = [records[key].metadata["n"] for key in ("a.png", "c.png")]
+    assert found == [-(2.0**53), 0.5]
+    assert [type(value) for value in found] == [float, float]
+
+
+def test_large_integers_alone_stay_integers(folder: Path) -> None:
+    for suffix in ("csv", "jsonl"):
+        rows: list[dict[str, object]] = [{"image": "a.png", "n": LARGE}, {"image": "b.png", "n": -(2**63)}]
+        found = [r.metadata["n"] for r in open_source(write(folder / f"p.{suffix}", rows))]
+        assert found == [LARGE, -(2**63)]
+
+
 def test_bad_lines_are_told_by_number_and_the_rest_is_read(folder: Path) -> None:
     text = (
         "image,caption\r\n"
