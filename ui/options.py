@@ -4,6 +4,7 @@ import datetime
 import json
 import logging
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -37,8 +38,10 @@ class _ToStderr(logging.Handler):
     """Writes to what stderr is at that moment, so that a progress bar is not torn."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one line, and the traceback where there is one."""
         click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+        if record.exc_info:
+            click.echo("".join(traceback.format_exception(record.exc_info[1])), err=True, nl=False)
 
 
 def verbose(command: F) -> F:

@@ -1,6 +1,9 @@
 """What the page shows for each thing a person does; the layout around it is in ``ui.web``."""
 
-from typing import TYPE_CHECKING, NamedTuple
+import functools
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from PIL import Image
 
@@ -14,6 +17,12 @@ if TYPE_CHECKING:
     from crossmodal.collection import Collection
 
 SHOWN_SIDE = 1024
+OUR_FAULT = "Something went wrong on our side; the terminal tells more."
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("crossmodal.page")
 
 
 class Shown(NamedTuple):
@@ -33,6 +42,29 @@ class ShownAlike(NamedTuple):
     hits: str
 
 
+def _or_sorry(shown: Callable[[str], R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a method that fails show a sentence, where Gradio would show a bare "Error".
+
+    ``shown`` makes what the method gives of the sentence, which is HTML.
+    """
+
+    def guarded(method: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(method)
+        def guard(*args: P.args, **options: P.kwargs) -> R:
+            try:
+                return method(*args, **options)
+            except CrossmodalError as error:
+                why = str(error)
+            except Exception:
+                _log.exception("the page cannot answer")
+                why = OUR_FAULT
+            return shown(cards.note(Answer(note=why, kind="refused")))
+
+        return guard
+
+    return guarded
+
+
 class Page:
     """Answers for one collection; may be asked from several threads."""
 
@@ -45,25 +77,30 @@ class Page:
         """Give the head of the page."""
         return cards.header(self._collection.info(), name)
 
+    @_or_sorry(str)
     def about(self) -> str:
         """Give the collection's facts as they are now."""
         return cards.about_collection(self._collection.info())
 
     # A slider may give a whole number as a float, so each k is made one here.
 
+    @_or_sorry(lambda note: Shown(note, ""))
     def find(self, words: str, k: float, least: float) -> Shown:
         """Words to pictures."""
         return self._gallery(pictures_for_words(self._collection, words, int(k), least))
 
+    @_or_sorry(lambda note: Shown(note, ""))
     def words(self, picture: str | None, k: float) -> Shown:
         """A picture to words."""
         answer = words_for_picture(self._collection, picture, int(k))
         return Shown(cards.note(answer), cards.captions(answer.hits), answer.kind == "refused")
 
+    @_or_sorry(lambda note: Shown(note, ""))
     def alike(self, picture: str | None, k: float) -> Shown:
         """A picture that a person brought to pictures."""
         return self._gallery(pictures_like(self._collection, picture, int(k)))
 
+    @_or_sorry(lambda note: ShownAlike(None, "", note, ""))
     def alike_to_record(self, key: str, k: float) -> ShownAlike:
         """A picture of the collection to the others."""
         records = self._collection.get([key])

@@ -65,15 +65,45 @@ def test_index_counts_by_reason_what_is_too_much_to_name(run, picture_folder, tm
     assert lines[-1].startswith("skipped 5 more: 5 ")
 
 
-def test_index_of_nothing_usable_is_an_error_with_the_counts(run, tmp_path):
+@pytest.mark.parametrize("there_before", [False, True])
+def test_index_of_nothing_usable_is_an_error_with_the_counts_and_leaves_no_collection(
+    run, tmp_path, there_before
+):
     (tmp_path / "p").mkdir()
     for i in range(3):
         (tmp_path / "p" / f"{i}.png").write_text("no picture")
+    if there_before:
+        (tmp_path / "c").mkdir()
     result = index(run, tmp_path / "p", tmp_path / "c", "--json")
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
     assert "nothing usable; all 3 skipped (3 " in result.stderr
+    assert not (tmp_path / "c").exists()
+
+
+def test_index_of_nothing_usable_leaves_a_full_collection_alone(run, tmp_path, picture_folder):
+    assert run("index", picture_folder, tmp_path / "c", "--encoder", "toy").exit_code == 0
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.jpg").write_text("no picture")
+    assert run("index", tmp_path / "other", tmp_path / "c").exit_code == 2
+    assert run("info", tmp_path / "c", "--json").exit_code == 0
+
+
+def test_index_says_whose_records_it_replaced(run, picture_folder, tmp_path, make_picture):
+    make_picture(tmp_path / "2020" / "red.png", "blue", seed=20)
+    make_picture(tmp_path / "2020" / "new.png", "green", seed=21)
+    make_picture(tmp_path / "2021" / "blue.png", "blue", seed=22)
+    make_picture(tmp_path / "2021" / "black.png", "blue", seed=23)
+    assert "replaced" not in index(run, picture_folder, tmp_path / "c").stdout
+    summary, replaced = index(run, tmp_path / "2020", tmp_path / "c").stdout.splitlines()
+    assert summary.startswith("1 added, 1 updated in ")
+    assert replaced == f"1 of them replaced a record with the same key from {picture_folder}"
+    (record,) = Collection.open(tmp_path / "c").get(["red.png"])
+    assert record.uri == str(tmp_path / "2020" / "red.png")
+    summary, replaced = index(run, tmp_path / "2021", tmp_path / "c").stdout.splitlines()
+    assert replaced == f"2 of them replaced records with the same key from {picture_folder}"
+    assert "replaced" not in json.loads(index(run, picture_folder, tmp_path / "c", "--json").stdout)
 
 
 def test_index_of_a_missing_source_leaves_nothing_behind(run, tmp_path):
@@ -241,22 +271,3 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
     assert first.startswith("indexing: 512 of 2,650, ")
     assert first.endswith(" s left")
     assert second.startswith("indexing: 600, ")
-
-
-def test_a_source_with_nothing_usable_leaves_no_collection(run, tmp_path):
-    (tmp_path / "pictures").mkdir()
-    for name in ("a.jpg", "b.jpg"):
-        (tmp_path / "pictures" / name).write_text("no picture")
-    result = run("index", tmp_path / "pictures", tmp_path / "c", "--encoder", "toy")
-    assert result.exit_code == 2
-    assert "nothing usable; all 2 skipped" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert not (tmp_path / "c").exists()
-
-
-def test_a_source_with_nothing_usable_leaves_a_full_collection_alone(run, tmp_path, picture_folder):
-    assert run("index", picture_folder, tmp_path / "c", "--encoder", "toy").exit_code == 0
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "a.jpg").write_text("no picture")
-    assert run("index", tmp_path / "other", tmp_path / "c").exit_code == 2
-    assert run("info", tmp_path / "c", "--json").exit_code == 0

@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from crossmodal import Collection
-from ui.commands.demo import cache_folder, free_port
+from ui.commands.demo import cache_folder, free_port, name_of
 
 
 @pytest.fixture
@@ -64,6 +64,20 @@ def test_a_demo_of_nothing_is_refused_in_one_line(run, tmp_path):
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert "none" in result.stderr
+
+
+def test_the_page_is_named_as_a_person_would_name_the_source(tmp_path, monkeypatch):
+    (tmp_path / "holidays" / "2019").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "holidays" / "2019")
+    named = {
+        "sample": "sample",
+        "/a/photos/": "photos",
+        ".": "2019",
+        "./": "2019",
+        "..": "holidays",
+        "/": "/",
+    }
+    assert {source: name_of(source) for source in named} == named
 
 
 def test_a_port_in_use_is_passed_over(taken):

@@ -68,6 +68,19 @@ def test_the_log_goes_to_stderr_and_tells_more_when_asked(run, monkeypatch, flag
     assert [line.partition(": ")[2] for line in result.stderr.splitlines()] == told
 
 
+def test_a_traceback_in_the_log_reaches_stderr(run, monkeypatch):
+    def callback(**_):
+        try:
+            raise RuntimeError("a wheel came off")
+        except RuntimeError:
+            logging.getLogger("crossmodal.part").exception("it broke")
+
+    monkeypatch.setattr(ui.commands.info.command, "callback", callback)
+    lines = run("info", "c").stderr.splitlines()
+    assert lines[:2] == ["error: it broke", "Traceback (most recent call last):"]
+    assert lines[-1] == "RuntimeError: a wheel came off"
+
+
 def test_a_line_holds_nothing_that_steers_a_terminal():
     assert one_line("a\x1b[31mred\n\tb\x07\u202ec") == "a [31mred b  c"
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from crossmodal import Collection, Hit, Record
-from crossmodal.errors import SourceError
+from crossmodal.errors import CollectionError, SourceError
 from ui import answers, cards
 from ui.page import Page
 from ui.thumbnails import Thumbnails
@@ -63,12 +63,17 @@ def test_a_picture_finds_captions_each_once(collection, tmp_path):
     assert len({hit.text for hit in answer.hits}) == 3
 
 
-def test_pictures_like_one_of_the_collection_leave_itself_out(collection, tmp_path):
+def test_pictures_like_one_of_the_collection_leave_itself_out(collection, tmp_path, toy_encoder):
     picture = str(tmp_path / "p" / "blue-2.png")
-    assert answers.pictures_like(collection, picture, 4).hits[0].key == "blue-2.png"
+    files = sorted((tmp_path / "p").iterdir())
+    embeddings = toy_encoder.encode_images(files)
+    scores = embeddings @ embeddings[files.index(Path(picture))]
+    ranked = [file.name for _, file in sorted(zip(scores, files, strict=True), reverse=True)]
+    assert ranked[0] == "blue-2.png"
+    alike = answers.pictures_like(collection, picture, 4).hits
     others = answers.pictures_like(collection, picture, 4, without="blue-2.png").hits
-    assert len(others) == 4
-    assert "blue-2.png" not in [hit.key for hit in others]
+    assert [hit.key for hit in alike] == ranked[:4]
+    assert [hit.key for hit in others] == ranked[1:5]
 
 
 @pytest.mark.parametrize("ask", [answers.words_for_picture, answers.pictures_like])
@@ -146,6 +151,35 @@ def test_a_slider_may_give_floats(page, tmp_path):
 def test_a_record_removed_meanwhile_is_told(page, collection):
     collection.remove(["green-5.png"])
     assert "no longer in the collection" in page.alike_to_record("green-5.png", 3).note
+
+
+def test_a_fault_of_ours_is_told_in_a_sentence_and_kept_for_the_terminal(
+    page, collection, tmp_path, monkeypatch, caplog
+):
+    def break_down(*_, **__):
+        raise RuntimeError("a wheel came off")
+
+    for method in ("search", "get", "info"):
+        monkeypatch.setattr(collection, method, break_down)
+    picture = str(tmp_path / "p" / "blue-2.png")
+    notes = [
+        page.find("red", 3, 0.0).note,
+        page.words(picture, 3).note,
+        page.alike(picture, 3).note,
+        page.alike_to_record("blue-2.png", 3).note,
+        page.about(),
+    ]
+    assert all("Something went wrong on our side; the terminal tells more" in note for note in notes)
+    assert not page.words(picture, 3).refused
+    assert caplog.text.count("RuntimeError: a wheel came off") == 6
+
+
+def test_what_the_reader_can_mend_is_told_as_it_is(page, collection, monkeypatch):
+    def refuse():
+        raise CollectionError("c is <gone>")
+
+    monkeypatch.setattr(collection, "info", refuse)
+    assert "c is &lt;gone&gt;" in page.about()
 
 
 @pytest.mark.parametrize(("score", "width"), [(-0.4, "0.0%"), (0.375, "37.5%"), (1.0000001, "100.0%")])

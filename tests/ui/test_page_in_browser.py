@@ -157,6 +157,19 @@ def test_a_file_that_is_no_picture_is_answered_kindly(page, tmp_path):
     expect(page.locator("#words-picture img")).to_have_count(0)
 
 
+def test_a_fault_of_ours_is_told_in_a_sentence_and_the_next_search_works(page, collection, monkeypatch):
+    def break_down(*_, **__):
+        raise RuntimeError("a wheel came off")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(collection, "search", break_down)
+        page.get_by_role("button", name="a red picture", exact=True).click()
+        expect(page.get_by_text("Something went wrong on our side")).to_be_visible()
+    expect(page.get_by_text("Error", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="a green picture", exact=True).click()
+    expect(page.locator("#found .cm-card").first).to_contain_text("a green picture")
+
+
 def test_the_collection_tab_tells_the_facts(page):
     page.get_by_role("tab", name="Collection").click()
     for fact in ("toy, 16 dimensions", "number (int64)", "on the CPU"):

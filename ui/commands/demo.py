@@ -45,7 +45,7 @@ def command(source: str, port: int, no_browser: bool) -> None:
     if len(collection):  # the first search loads the text tower; nobody shall wait for it
         collection.search(text="what is it", k=1)
     chips = examples(collection, is_sample=source == SAMPLE)
-    blocks = build(collection, read_uri, name=Path(source).name, examples=chips)
+    blocks = build(collection, read_uri, name=name_of(source), examples=chips)
     taken = free_port(port)
     if taken != port:
         click.echo(f"port {port} is in use; taking {taken}", err=True)
@@ -77,6 +77,12 @@ def prepare(source: str) -> "Collection":
     if report.added or report.updated or report.removed or report.skipped:
         click.echo(summary(report), err=True)
     return collection
+
+
+def name_of(source: str) -> str:
+    """Give what a person calls a source: the last part of it, or of the folder that it stands for."""
+    name = Path(source).name
+    return name if name not in ("", "..") else Path(source).resolve().name or source
 
 
 def cache_folder(spec: str, fingerprint: str) -> Path:

@@ -1,10 +1,9 @@
 """``crossmodal index``: bring a source of pictures into a collection."""
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +80,8 @@ def open_or_create(path: Path, encoder_name: str | None, backend: str) -> Iterat
     try:
         yield made
     except CrossmodalError:
-        if not len(made):
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(CrossmodalError):  # why nothing came in matters more than what is left of it
+            made.discard_if_empty()
         raise
 
 
@@ -105,7 +104,7 @@ def add_with_progress(collection: "Collection", source: Any, batch_size: int | N
 
 
 def summary(report: "AddReport") -> str:
-    """Say what was done in one line, and what was left out in some more."""
+    """Say what was done in one line, and in some more what was replaced and what was left out."""
     counts = {
         "added": report.added,
         "updated": report.updated,
@@ -116,6 +115,9 @@ def summary(report: "AddReport") -> str:
     done = report.added + report.updated + report.unchanged
     rate = f", {done / report.seconds:,.0f} a second" if report.seconds else ""
     lines = [f"{_counted(counts)} in {report.seconds:,.1f} s{rate}"]
+    for source, count in report.replaced.items():
+        others = "a record" if count == 1 else "records"
+        lines.append(one_line(f"{count:,} of them replaced {others} with the same key from {source}"))
     lines += [
         one_line(f"skipped {key}: {_without_path(reason)}") for key, reason in report.skipped[:SKIPPED_SHOWN]
     ]
