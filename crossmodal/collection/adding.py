@@ -52,6 +52,8 @@ class AddReport:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     replaced: dict[str, int] = field(default_factory=dict)
     """For each other source: how many of its records had the same key and were updated from this one."""
+    hidden: list[str] = field(default_factory=list)
+    """Parts of the source behind which unknown records lie; while there are any, nothing is pruned."""
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from crossmodal.collection import verifying
 from crossmodal.collection.adding import Adder, AddReport, Progress
 from crossmodal.collection.pen import pen
-from crossmodal.collection.query import check_k, embed_query, make_terms
+from crossmodal.collection.query import check_k, check_least, embed_query, make_terms
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.collection.searcher import Searcher
 from crossmodal.collection.snapshot import Snapshot
@@ -134,6 +134,7 @@ class Collection:
             report = adder.report
             if source:
                 report.skipped.extend(source.skipped)
+                report.hidden = source.hiding
                 if prune and not source.hiding:
                     left = adder.seen.union(key for key, _ in source.skipped)
                     report.removed = self._prune(store, name, left)
@@ -204,7 +205,7 @@ class Collection:
         """
         if target not in MODALITIES:
             raise QueryError(unknown("target", str(target), MODALITIES))
-        k = check_k(k)
+        k, least = check_k(k), check_least(min_score)
         parts = make_terms(text, image, terms)
         if where is not None:
             self._current().check_filter(where)
@@ -212,7 +213,7 @@ class Collection:
         store, found = self._nearest(query, target, k, where)
         rows = store.take([row for row, _ in found])
         hits = [_as_hit(rows[row], score) for row, score in found]
-        return [hit for hit in hits if min_score is None or hit.score >= min_score]
+        return [hit for hit in hits if hit.score >= least]
 
     def _nearest(
         self, query: Embeddings, target: Modality, k: int, where: str | None

@@ -1,7 +1,7 @@
 """What is checked of a filter before the table evaluates it, and how its refusal is worded.
 
-The table's own parser stops reading after a complete expression and takes ``"name"`` for a string; both would
-answer a mistyped filter with wrong rows and no word.
+The table's own parser stops reading after a complete expression and takes ``"name"`` for a string, where SQL
+has a column; both would answer a mistyped filter with wrong rows and no word.
 """
 
 import re
@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|[()?]|\$\w*|['"`]"
 def enclosed(where: str, columns: Mapping[str, str]) -> str:
     """Give the filter in parentheses, so that it is read to its end.
 
-    :raises QueryError: when its parentheses or quotes do not match, or a column stands in double quotes.
+    :raises QueryError: when its parentheses or quotes do not match, or something stands in double quotes.
     """
     depth = 0
     for token in _TOKEN.findall(where):
@@ -26,10 +26,9 @@ def enclosed(where: str, columns: Mapping[str, str]) -> str:
             raise refusal(where, f"{token} stands for a value that is not given; write the value.", columns)
         if token in ("'", '"', "`"):
             raise refusal(where, f"a quote {token} is not closed.", columns)
-        if token.startswith('"') and token.strip('"').lower() in {name.lower() for name in columns}:
-            raise refusal(
-                where, f"{token} is a string; write the column as `{token.strip(chr(34))}`.", columns
-            )
+        if token.startswith('"'):
+            name = token[1:-1]
+            raise refusal(where, f"write {token} as `{name}` for a column, as '{name}' for a text.", columns)
     if depth:
         raise refusal(where, "a parenthesis is not closed.", columns)
     if not where.strip():
@@ -44,4 +43,6 @@ def refusal(where: str, reason: str, columns: Mapping[str, str]) -> QueryError:
         return QueryError(f"Filter {where!r} names an unknown column {missing[1]}. Columns: {named}")
     reason = re.sub(r",? ?(location: )?/?[\w./\-]*\.rs:\d+(:\d+)?,?", "", reason)
     reason = re.sub(r"SELECT 1 FROM t WHERE ", "", reason.replace("Invalid user input: ", ""))
-    return QueryError(f"Filter {where!r} cannot be used: {' '.join(reason.split())[:300]} Columns: {named}")
+    return QueryError(
+        f"Filter {where!r} cannot be used: {' '.join(reason.split())[:300].rstrip('.')}. Columns: {named}"
+    )

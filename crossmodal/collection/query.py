@@ -1,7 +1,9 @@
 """From what a person asks for to one vector."""
 
+import numbers
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +68,18 @@ def check_k(k: int) -> int:
     return int(k)
 
 
+def check_least(min_score: float | None) -> float:
+    """Give the least score a hit may have; all pass where none is asked for.
+
+    :raises QueryError: when it is no number.
+    """
+    if min_score is None:
+        return -np.inf
+    if not _is_number(min_score) or np.isnan(min_score):
+        raise QueryError(f"The least score is a number; saw {min_score!r}")
+    return float(min_score)
+
+
 def _as_term(term: tuple[str, ImageLike, float] | Term) -> Term:
     if isinstance(term, Term):
         return term
@@ -76,7 +90,7 @@ def _as_term(term: tuple[str, ImageLike, float] | Term) -> Term:
     modality, value, weight = term
     if modality not in MODALITIES:
         raise QueryError(unknown("modality of a term", str(modality), MODALITIES))
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
+    if not _is_number(weight):
         raise QueryError(f"A term's weight is a number; saw {weight!r}")
     return Term(modality, value, float(weight))
 
@@ -91,6 +105,11 @@ def _check(term: Term) -> None:
             raise QueryError("The text to look for is empty; type some words")
     elif isinstance(term.value, str | os.PathLike) and not str(term.value).strip():
         raise QueryError("The path of the query picture is empty")
+
+
+def _is_number(value: Any) -> bool:
+    """Say whether a value is a number, Python's or NumPy's; callers may have seen no type checker."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
 
 
 def _weights(terms: Sequence[Term]) -> Embeddings:

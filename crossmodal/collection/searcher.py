@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from crossmodal.collection.snapshot import Snapshot
+from crossmodal.collection.store import INDEX
 from crossmodal.errors import CrossmodalError, IndexingError
 from crossmodal.index import FaissIndex
 from crossmodal.types import MODALITIES, Modality
 
 logger = logging.getLogger("crossmodal")
 
-FOLDER = "index"
 STALE_ROWS = 1000
 """An index file that misses no more rows than this is caught up at each start, not written again."""
 
@@ -26,7 +26,7 @@ class Searcher:
     """
 
     def __init__(self, path: Path) -> None:
-        self._folder = path / FOLDER
+        self._folder = path / INDEX
         self._lock = threading.RLock()
         self._indexes: dict[Modality, FaissIndex] = {}
         self._versions: dict[Modality, int] = {}

@@ -4,7 +4,9 @@ Row ids are stable: a row keeps its id through updates and compaction, so a sear
 ``_row_last_updated_at_version`` tells an index what it has missed.
 """
 
+import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,16 @@ from numpy.typing import NDArray
 from crossmodal.collection import filters, schema
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.encoders.base import Embeddings, EncoderCard
-from crossmodal.errors import CollectionError
+from crossmodal.errors import CollectionError, CrossmodalError
 from crossmodal.refusals import storage_errors
 from crossmodal.types import Modality
 
 FORMAT = "1"
 WIDENING = "_widening"
 """Begins the name of a column that is being rewritten in a wider type."""
+
+PART = 8192
+"""Rows that are read at a time where all are wanted."""
 
 RowIds = NDArray[np.int64]
 
@@ -71,24 +76,23 @@ class Snapshot:
 
     def count(self, where: str | None = None) -> int:
         """Count rows."""
-        return int(self._dataset.count_rows(where))
-
-    def records(self, keys: Sequence[str], *, embeddings: bool = False) -> dict[str, StoredRecord]:
-        """Give the records that exist among ``keys``."""
-        if not keys:
-            return {}
-        return schema.to_records(self._scan(f"key IN ({literals(keys)})", embeddings))
-
-    def iterate(self, *, embeddings: bool = False, batch_rows: int = 8192) -> Iterator[pa.Table]:
-        """Give all rows, some at a time, with their ``_rowid``."""
-        columns = [n for n in self._dataset.schema.names if embeddings or n != "embedding"]
-        scanner = self._dataset.scanner(columns=columns, with_row_id=True, batch_size=batch_rows)
-        for batch in scanner.to_batches():
-            yield pa.Table.from_batches([batch])
+        with damage_told(self.path):
+            return int(self._dataset.count_rows(where))
 
     def count_changed(self, modality: Modality, *, after: int) -> int:
         """Count the rows of one modality that were added or updated after a version."""
         return self.count(f"modality = '{modality}' AND _row_last_updated_at_version > {after}")
+
+    def records(self, keys: Sequence[str], *, embeddings: bool = False) -> dict[str, StoredRecord]:
+        """Give the records that exist among ``keys``."""
+        possible = [key for key in keys if _is_unicode(key)]
+        if not possible:
+            return {}
+        return schema.to_records(self._read(self._names(embeddings), f"key IN ({literals(possible)})"))
+
+    def iterate(self, *, embeddings: bool = False) -> Iterator[pa.Table]:
+        """Give all rows, some at a time, with their ``_rowid``."""
+        return self._read_in_parts(self._names(embeddings))
 
     def some_captions(self, limit: int) -> list[str]:
         """Give some captions, spread over the whole table."""
@@ -99,27 +103,31 @@ class Snapshot:
     def keys(self, source: str) -> list[str]:
         """Give the keys of all records that came from ``source``."""
         where = f"modality = 'image' AND _source = {literals([source])}"
-        keys: list[str] = self._dataset.scanner(columns=["key"], filter=where).to_table()["key"].to_pylist()
+        keys: list[str] = self._read(["key"], where)["key"].to_pylist()
         return keys
 
     def sources(self) -> dict[str, int]:
         """Give every source and how many records came from it."""
-        table = self._dataset.scanner(columns=["_source"], filter="modality = 'image'").to_table()
+        table = self._read(["_source"], "modality = 'image'")
         return {entry["values"]: entry["counts"] for entry in table["_source"].value_counts().to_pylist()}
 
     def take(self, row_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Give rows by id, as far as they exist, without embeddings."""
         if not len(row_ids):
             return {}
-        columns = [n for n in self._dataset.schema.names if n != "embedding"]
-        where = f"_rowid IN ({', '.join(str(int(i)) for i in row_ids)})"
-        table = self._dataset.scanner(columns=columns, filter=where, with_row_id=True).to_table()
-        return {row.pop("_rowid"): row for row in table.to_pylist()}
+        wanted = ", ".join(str(int(i)) for i in row_ids)
+        rows = self._read(self._names(embeddings=False), f"_rowid IN ({wanted})").to_pylist()
+        return {row.pop("_rowid"): row for row in rows}
 
     def row_ids(self, modality: Modality) -> RowIds:
         """Give the ids of all rows of one modality."""
-        scanner = self._dataset.scanner(columns=[], filter=f"modality = '{modality}'", with_row_id=True)
-        return _ids(scanner.to_table())
+        return _ids(self._read([], f"modality = '{modality}'"))
+
+    def embeddings(self, modality: Modality, *, after: int = 0) -> Iterator[tuple[RowIds, Embeddings]]:
+        """Give ids and vectors of one modality, some at a time: all, or those changed after a version."""
+        changed = f" AND _row_last_updated_at_version > {after}" if after else ""
+        for table in self._read_in_parts(["embedding"], f"modality = '{modality}'{changed}"):
+            yield _ids(table), schema.embedding_matrix(table)
 
     def check_filter(self, where: str) -> None:
         """Refuse a filter that does not fit, before any work.
@@ -141,26 +149,58 @@ class Snapshot:
     def _filtered(self, where: str, limit: int | None = None) -> pa.Table:
         condition = filters.enclosed(where, self.columns)
         try:
-            return self._dataset.scanner(
-                columns=["modality"], filter=condition, with_row_id=True, limit=limit
-            ).to_table()
-        except (ValueError, OSError, RuntimeError) as error:
+            return self._read(["modality"], condition, limit)
+        except (ValueError, RuntimeError) as error:
             raise filters.refusal(where, str(error), self.columns) from None
 
-    def embeddings(self, modality: Modality, *, after: int = 0) -> Iterator[tuple[RowIds, Embeddings]]:
-        """Give ids and vectors of one modality, some at a time: all, or those changed after a version."""
-        where = f"modality = '{modality}'"
-        if after:
-            where += f" AND _row_last_updated_at_version > {after}"
-        scanner = self._dataset.scanner(columns=["embedding"], filter=where, with_row_id=True)
-        for batch in scanner.to_batches():
-            table = pa.Table.from_batches([batch])
-            yield _ids(table), schema.embedding_matrix(table)
+    def _names(self, embeddings: bool) -> list[str]:
+        return [name for name in self._dataset.schema.names if embeddings or name != "embedding"]
 
-    def _scan(self, where: str, embeddings: bool) -> pa.Table:
-        columns = [n for n in self._dataset.schema.names if embeddings or n != "embedding"]
-        with storage_errors(self.path):
-            return self._dataset.scanner(columns=columns, filter=where).to_table()
+    def _read(self, columns: list[str], where: str, limit: int | None = None) -> pa.Table:
+        """Read rows with their ``_rowid``."""
+        with damage_told(self.path):
+            return self._dataset.scanner(
+                columns=columns, filter=where, with_row_id=True, limit=limit
+            ).to_table()
+
+    def _read_in_parts(self, columns: list[str], where: str | None = None) -> Iterator[pa.Table]:
+        """Read rows with their ``_rowid``, some at a time."""
+        with damage_told(self.path):
+            scanner = self._dataset.scanner(columns=columns, filter=where, with_row_id=True, batch_size=PART)
+            for batch in scanner.to_batches():
+                yield pa.Table.from_batches([batch])
+
+
+@contextlib.contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn what Lance says of files that are torn or gone into one line.
+
+    :raises CollectionError: in place of such an error; others pass, a filter that does not parse among them.
+    """
+    try:
+        with storage_errors(path):
+            yield
+    except (OSError, ValueError, RuntimeError) as error:
+        message = str(error)
+        if isinstance(error, CrossmodalError) or not _DAMAGE.search(message):
+            raise
+        raise CollectionError(
+            f"{path} is damaged, its files are torn or gone ({message.partition(', /')[0][:160]}); "
+            "bring it back from a copy, or remove it and index again"
+        ) from error
+
+
+_DAMAGE = re.compile(
+    r"LanceError\(IO\)|Not found:|corrupt|failed to decode|\.manifest|Invalid (?:data|footer)", re.IGNORECASE
+)
+
+
+def _is_unicode(key: str) -> bool:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def literals(values: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,15 @@ import pyarrow as pa
 from crossmodal.collection import schema
 from crossmodal.collection.pen import LOCK, pen
 from crossmodal.collection.schema import StoredRecord
-from crossmodal.collection.snapshot import FORMAT, WIDENING, Snapshot, literals
+from crossmodal.collection.snapshot import FORMAT, WIDENING, Snapshot, damage_told, literals
 from crossmodal.encoders.base import EncoderCard
 from crossmodal.errors import CollectionError
 from crossmodal.refusals import storage_errors
 
+logger = logging.getLogger("crossmodal")
+
 TABLE = "records.lance"
-OWN_FILES = {TABLE, "index", LOCK}
+INDEX = "index"
 FRAGMENTS_TO_COMPACT = 8
 KEEP_VERSIONS = datetime.timedelta(hours=1)
 
@@ -69,9 +72,10 @@ class Store(Snapshot):
         :raises CollectionError: when there is none at this path.
         """
         if not is_collection(path):
-            seen = "does not exist" if not path.exists() else "holds no collection"
-            raise CollectionError(f"{path} {seen}; make one with: crossmodal index SOURCE {path}")
-        with storage_errors(path):
+            if path.exists() and not _is_free(path):
+                raise CollectionError(f"{path} is no collection; give the folder that crossmodal index made")
+            raise CollectionError(f"{path} does not exist; make it with: crossmodal index SOURCE {path}")
+        with damage_told(path):
             return cls(path, lance.dataset(str(path / TABLE)))
 
     def newest(self) -> "Store":
@@ -128,6 +132,7 @@ class Store(Snapshot):
 
     def _widen(self, name: str, kind: pa.DataType) -> None:
         """Rewrite a column in a wider type; an interruption in between is mended by ``finish_widening``."""
+        logger.warning("column %r now holds values of type %s, as the new records need", name, kind)
         sql = "DOUBLE" if pa.types.is_floating(kind) else "STRING"
         self._dataset.add_columns({f"{WIDENING}{name}": f"CAST(`{name}` AS {sql})"})
         self._dataset.drop_columns([name])
@@ -176,15 +181,18 @@ def is_collection(path: Path) -> bool:
 def clear(path: Path) -> None:
     """Remove what a collection keeps in its folder, and the folder if nothing else is in it."""
     shutil.rmtree(path / TABLE, ignore_errors=True)
-    shutil.rmtree(path / "index", ignore_errors=True)
+    for file in (path / INDEX).glob("*.index*"):
+        file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # other things are in the folder, and stay
+        if (path / INDEX).is_dir():
+            (path / INDEX).rmdir()
         (path / LOCK).unlink(missing_ok=True)
         path.rmdir()
 
 
 def _is_free(path: Path) -> bool:
     """Say whether a folder has nothing in it but what an interrupted creation or a file browser leaves."""
-    return path.is_dir() and all(p.name in OWN_FILES or p.name == ".DS_Store" for p in path.iterdir())
+    return path.is_dir() and all(p.name in {TABLE, LOCK, ".DS_Store"} for p in path.iterdir())
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -6,7 +6,6 @@ rebuilt from the table.
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from crossmodal.collection.schema import embedding_matrix
 from crossmodal.collection.searcher import Searcher
 from crossmodal.collection.snapshot import Snapshot
 from crossmodal.collection.store import Store
-from crossmodal.errors import CrossmodalError
+from crossmodal.errors import CollectionError, CrossmodalError
 from crossmodal.index import ExactIndex, Index
+from crossmodal.sources import is_there
 from crossmodal.types import MODALITIES, Modality
 
 NORM_TOLERANCE = 1e-3
@@ -55,8 +55,11 @@ class VerifyReport:
 def verify(snapshot: Snapshot) -> VerifyReport:
     """Check rows, vectors and index files without changing anything."""
     report = VerifyReport()
-    _check_rows(snapshot, report)
-    _check_indexes(snapshot, report)
+    try:
+        _check_rows(snapshot, report)
+        _check_indexes(snapshot, report)
+    except CollectionError as error:
+        report.problems.append(str(error))
     return report
 
 
@@ -89,10 +92,11 @@ def _check_rows(snapshot: Snapshot, report: VerifyReport) -> None:
                 positions[row["key"]].append(row["_position"])
                 continue
             images[row["key"]] += 1
-            if _is_path(row["uri"]) and not Path(row["uri"]).exists():
+            if is_there(row["uri"]) is False:
                 report.missing.append(row["key"])
         keys = table["key"].to_pylist()
-        norms = np.linalg.norm(embedding_matrix(table), axis=1)
+        with np.errstate(all="ignore"):  # garbage overflows, and is told below
+            norms = np.linalg.norm(embedding_matrix(table), axis=1)
         for row in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)):
             _damage(report, keys[row], f"has a vector of length {norms[row]:.4g}, not 1")
         report.rows += len(table)
@@ -107,11 +111,6 @@ def _check_rows(snapshot: Snapshot, report: VerifyReport) -> None:
 def _damage(report: VerifyReport, key: str, problem: str) -> None:
     report.damaged.add(key)
     report.problems.append(f"record {key!r} {problem}")
-
-
-def _is_path(uri: str) -> bool:
-    """Say whether a picture is a file of its own, not a part of a shard or of a table."""
-    return uri.startswith(("/", "\\")) or (len(uri) > 2 and uri[1:3] == ":\\")
 
 
 def _check_indexes(snapshot: Snapshot, report: VerifyReport) -> None:

@@ -85,7 +85,7 @@ class PathTable(Source):
         for place, reason in self._rows.bad:
             skip(place, reason, hides=True)
         for row, reason in self._reasons.items():
-            skip(self._rows.place(row), reason, hides=True)
+            skip(self._rows.place(row), reason)
         # Names of pictures are distinct already.
         return unique_keys(self._grouped(), skip) if self._columns.key else self._grouped()
 

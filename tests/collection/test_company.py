@@ -130,6 +130,14 @@ def test_only_an_empty_collection_is_discarded_and_only_its_own_files(tmp_path, 
     assert [p.name for p in (tmp_path / "empty").iterdir()] == ["notes.txt"]
 
 
+def test_a_folder_with_things_of_others_is_not_taken_for_a_fresh_one(tmp_path, toy_encoder):
+    (tmp_path / "site" / "index").mkdir(parents=True)
+    (tmp_path / "site" / "index" / "page.html").write_text("precious")
+    with pytest.raises(CollectionError, match="no collection"):
+        Collection.create(tmp_path / "site", toy_encoder)
+    assert (tmp_path / "site" / "index" / "page.html").read_text() == "precious"
+
+
 def test_the_version_a_reader_holds_outlives_a_clean_up(collection, picture_folder, monkeypatch):
     """However long ago the newest version was made, it was current until the next one came."""
     store = collection._current()

@@ -81,6 +81,9 @@ def test_a_filter_is_applied_before_the_search(collection, where, keep, target):
         ("((number = 3)", "not closed"),
         ("word = 'red", "not closed"),
         ("\"word\" = 'red'", "`word`"),
+        ('word = "red"', "'red'"),
+        ("key = ?", "write the value"),
+        ("key = $1", "write the value"),
         ("number + 1", "cannot be used"),
         ("", "empty"),
     ],
@@ -112,6 +115,11 @@ def test_a_picture_finds_itself_and_its_captions(collection):
     assert {hit.text for hit in hits} == {"a white picture"}
 
 
+def test_weights_may_be_numbers_of_numpy(collection):
+    one = collection.search(terms=[("text", "red", 1.0)])
+    assert collection.search(terms=[("text", "red", np.float32(1)), ("text", "blue", np.int64(0))]) == one
+
+
 def test_hits_below_the_least_score_are_left_out(collection):
     every = collection.search("a red picture", k=60)
     some = collection.search("a red picture", k=60, min_score=0.5)
@@ -136,6 +144,8 @@ def test_hits_below_the_least_score_are_left_out(collection):
         {"terms": [("text", "red", 1.0), ("text", "red", -1.0)]},
         {"terms": ["red"]},
         {"text": 7},
+        {"text": "red", "min_score": float("nan")},
+        {"text": "red", "min_score": "high"},
     ],
 )
 def test_a_query_that_cannot_be_answered_is_refused_in_one_line(collection, wrong):

@@ -1,10 +1,14 @@
 """``verify`` finds what is planted, and ``repair`` mends it."""
 
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from crossmodal import Collection
 from crossmodal.collection.schema import to_table
+from crossmodal.errors import CollectionError
 
 
 @pytest.fixture
@@ -73,3 +77,46 @@ def test_a_torn_index_is_no_damage_and_repair_writes_it_again(collection):
     assert reopened.verify().ok
     reopened.verify(repair=True)
     assert file.stat().st_size > 100
+
+
+def test_pictures_in_shards_are_missing_only_when_their_shard_is(tmp_path, toy_encoder, picture_folder):
+    shard = tmp_path / "one.tar"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("red.png", "blue.png"):
+            tar.add(picture_folder / name, name)
+    collection = Collection.create(tmp_path / "shards", toy_encoder)
+    assert collection.add(shard).added == 2
+    assert collection.verify().missing == []
+    shard.unlink()
+    assert sorted(collection.verify().missing) == ["blue", "red"]
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("harm", [torn, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("files", ["data/*.lance", "_versions/*.manifest"])
+def test_torn_tables_are_told_in_one_line(collection, harm, files):
+    """Without an index file, every question has to read the table."""
+    damaged = sorted((collection.path / "records.lance").glob(files))
+    for path in damaged[: 1 if "versions" in files else None]:
+        harm(path)
+    for file in (collection.path / "index").iterdir():
+        file.unlink()
+
+    def ask():
+        opened = Collection.open(collection.path, collection.encoder)
+        opened.search("red", k=3)
+        opened.get(["red.png"])
+
+    if files.startswith("_versions") and harm is Path.unlink:
+        ask()  # the version before is whole, and is the newest there is
+        return
+    with pytest.raises(CollectionError, match="damaged") as caught:
+        ask()
+    assert "\n" not in str(caught.value)
+    if "data" in files:
+        report = Collection.open(collection.path, collection.encoder).verify()
+        assert not report.ok
+        assert any("damaged" in problem for problem in report.problems)
