@@ -271,3 +271,26 @@ def test_progress_off_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
     assert first.startswith("indexing: 512 of 2,650, ")
     assert first.endswith(" s left")
     assert second.startswith("indexing: 600, ")
+
+
+def test_index_says_when_it_removes_nothing_as_a_part_could_not_be_seen(run, tmp_path, picture_folder):
+    table = tmp_path / "pairs.jsonl"
+    rows = [f'{{"image": "{picture_folder / name}.png", "caption": "{name}"}}' for name in ("red", "blue")]
+    table.write_text("\n".join(rows))
+    assert run("index", table, tmp_path / "c", "--encoder", "toy").exit_code == 0
+    table.write_text(rows[0] + "\n" + rows[1][:-5])
+    result = run("index", table, tmp_path / "c")
+    assert result.exit_code == 0
+    assert "nothing was removed" in result.output
+    assert "line 2" in result.output
+
+
+def test_index_that_removed_something_tells_it_even_if_all_else_was_skipped(run, tmp_path, picture_folder):
+    assert run("index", picture_folder, tmp_path / "c", "--encoder", "toy").exit_code == 0
+    for path in picture_folder.iterdir():
+        path.unlink()
+    (picture_folder / "broken.png").write_text("no picture")
+    result = run("index", picture_folder, tmp_path / "c")
+    assert result.exit_code == 0
+    assert "8 removed" in result.output
+    assert "1 skipped" in result.output

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from crossmodal.errors import CrossmodalError, SourceError
+from crossmodal.errors import CollectionError, CrossmodalError, SourceError
 from ui import options
 from ui.endings import Interrupted, code_of, one_line
 from ui.progress import meter, of_total
@@ -52,7 +52,7 @@ def command(
     opened = open_source(source, **columns)
     with open_or_create(collection, encoder_name, backend) as target:
         report = add_with_progress(target, opened, batch_size)
-        if report.skipped and not (report.added or report.updated or report.unchanged):
+        if report.skipped and not (report.added or report.updated or report.unchanged or report.removed):
             raise SourceError(
                 f"{source}: nothing usable; all {len(report.skipped):,} skipped ({by_reason(report)})"
             )
@@ -72,11 +72,18 @@ def open_or_create(path: Path, encoder_name: str | None, backend: str) -> Iterat
     from crossmodal import Collection, load_encoder
     from crossmodal.collection.store import is_collection
 
-    if is_collection(path):
-        encoder = load_encoder(encoder_name, backend=backend) if encoder_name else None
-        yield Collection.open(path, encoder, backend=backend)
+    made = None
+    if not is_collection(path):
+        encoder = load_encoder(encoder_name or "lite", backend=backend)
+        try:
+            made = Collection.create(path, encoder)
+        except CollectionError:
+            if not is_collection(path):  # else another process made it in the meantime, and it is ours, too
+                raise
+    if made is None:
+        named = load_encoder(encoder_name, backend=backend) if encoder_name else None
+        yield Collection.open(path, named, backend=backend)
         return
-    made = Collection.create(path, load_encoder(encoder_name or "lite", backend=backend))
     try:
         yield made
     except CrossmodalError:
@@ -118,6 +125,9 @@ def summary(report: "AddReport") -> str:
     for source, count in report.replaced.items():
         others = "a record" if count == 1 else "records"
         lines.append(one_line(f"{count:,} of them replaced {others} with the same key from {source}"))
+    if report.hidden:
+        parts = ", ".join(report.hidden[:3]) + (" and more" if len(report.hidden) > 3 else "")
+        lines.append(one_line(f"nothing was removed, for what lies behind {parts} could not be seen"))
     lines += [
         one_line(f"skipped {key}: {_without_path(reason)}") for key, reason in report.skipped[:SKIPPED_SHOWN]
     ]

@@ -23,7 +23,7 @@ def command(collection: Path, as_json: bool) -> None:
         options.print_json(info.to_dict())
         return
     told = {name: one_line(value) for name, value in facts(info).items()}
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text

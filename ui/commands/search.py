@@ -78,7 +78,7 @@ def command(
         click.echo(
             "nothing found; ask for less: a lower --min-score, another --where, or other words", err=True
         )
-    elif sys.stdout.isatty():
+    elif sys.stdout is not None and sys.stdout.isatty():
         from rich.console import Console
 
         console = Console()
