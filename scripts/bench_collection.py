@@ -3,8 +3,8 @@
     python scripts/bench_collection.py [--records 10000 100000] [--rounds 7]
 
 Collections are made of random vectors, a picture and a caption for each record, so that no picture is
-embedded; queries are embedded by `lite` for real. A warm round comes first and is not counted: it fills the cache of
-compiled towers and the system's memory of the files, as any second use would find them.
+embedded; queries are embedded by `lite` for real. A warm round comes first and is not counted: it fills the
+cache of compiled towers and the system's memory of the files, as any second use would find them.
 """
 
 import argparse
