@@ -2,11 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from crossmodal import Collection, Record
 from ui import web
@@ -14,6 +14,8 @@ from ui.answers import examples
 from ui.commands.demo import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore::Warning:gradio")]
+
+expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
 
 FLAGS = [
     "--no-sandbox",
@@ -58,6 +60,18 @@ def page(browser, address) -> Iterator[Page]:
     opened.close()
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
     assert failed == []
+
+
+def set_until(field: Locator, value: str, done: Callable[[], bool]) -> None:
+    """Type a number as often as a person would: a field that has just unfolded may not listen yet."""
+    for _ in range(10):
+        field.fill(value)
+        field.press("Enter")
+        for _ in range(30):
+            if done():
+                return
+            field.page.wait_for_timeout(100)
+    raise AssertionError(f"typing {value} ten times changed nothing")
 
 
 def captions_of_cards(page: Page, gallery: str = "#found") -> list[str]:
@@ -123,16 +137,13 @@ def test_the_number_of_hits_can_be_changed(page):
     expect(page.locator("#found .cm-card")).to_have_count(12)
     page.get_by_text("How many, and how good").click()
     number = page.locator("#find-count input[type=number]")
-    number.fill("5")
-    number.press("Enter")
-    expect(page.locator("#found .cm-card")).to_have_count(5)
+    expect(number).to_be_visible()
+    set_until(number, "5", lambda: page.locator("#found .cm-card").count() == 5)
     number.fill("")
     number.press("Tab")
     expect(page.locator("#found .cm-card").first).to_be_visible()
     least = page.locator("#find-least input[type=number]")
-    least.fill("1")
-    least.press("Enter")
-    expect(page.get_by_text("Nothing scores 1.00 or more")).to_be_visible()
+    set_until(least, "1", lambda: page.get_by_text("Nothing scores 1.00 or more").is_visible())
 
 
 def test_an_uploaded_picture_brings_pictures(page, tmp_path, make_picture):
