@@ -75,8 +75,8 @@ def _find_tab(page: Page, examples: Sequence[str]) -> gr.HTML:
     with gr.Row(elem_classes="cm-chips"):
         chips = [gr.Button(example, size="sm", variant="secondary") for example in examples]
     with gr.Accordion("How many, and how good", open=False, elem_id="find-options"), gr.Row():
-        count = gr.Slider(1, 60, value=12, step=1, label="Pictures", elem_id="find-count")
-        least = gr.Slider(0, 1, value=0, step=0.01, label="Least score (0 shows all)", elem_id="find-least")
+        count = _slider(1, 60, 12, label="Pictures", elem_id="find-count")
+        least = _slider(0, 1, 0, step=0.01, label="Least score (0 shows all)", elem_id="find-least")
     note, hits = _results("found", page.find("", 1, 0).note, ON_PRESS)
     asked, shown = [words, count, least], [note, hits]
 
@@ -98,7 +98,7 @@ def _words_tab(page: Page) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=260):
             picture = _upload("Your picture", "words-picture")
-            count = gr.Slider(1, 50, value=10, step=1, label="Captions")
+            count = _slider(1, 50, 10, label="Captions")
         with gr.Column(scale=3, min_width=300):
             note, hits = _results("captions", page.words(None, 1).note)
 
@@ -120,7 +120,7 @@ def _alike_tab(page: Page, tabs: gr.Tabs) -> Callable[[gr.HTML], None]:
         with gr.Column(scale=2, min_width=260):
             picture = _upload("A picture", "alike-picture")
             about = gr.HTML(elem_id="alike-about")
-            count = gr.Slider(1, 60, value=12, step=1, label="Pictures")
+            count = _slider(1, 60, 12, label="Pictures")
             key = gr.State("")
         with gr.Column(scale=4, min_width=300):
             note, hits = _results("alike", page.alike(None, 1).note, ON_PRESS)
@@ -153,6 +153,14 @@ def _results(name: str, note: str, script: str | None = None) -> tuple[gr.HTML, 
     """A sentence, read out when it changes, and below it what was found."""
     with gr.Column(elem_classes="cm-results"):
         return gr.HTML(note, js_on_load=READ_OUT), gr.HTML(elem_id=name, js_on_load=script)
+
+
+def _slider(least: float, most: float, usual: float, *, step: float = 1, **options: Any) -> gr.Slider:
+    """A number to slide or to type; an emptied field counts as ``usual``, what is out of range as its end."""
+    slider = gr.Slider(least, most, value=usual, step=step, **options)
+    # Gradio would refuse both, and with them every event that the slider takes part in, with a bare "Error".
+    slider.preprocess = lambda payload: usual if payload is None else min(max(payload, least), most)
+    return slider
 
 
 def _upload(label: str, name: str) -> gr.Image:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from crossmodal import Collection, Hit, Record
 from crossmodal.errors import CollectionError, SourceError
-from ui import answers, cards
+from ui import answers, cards, web
 from ui.page import Page
 from ui.thumbnails import Thumbnails
 
@@ -224,3 +224,15 @@ def test_what_cannot_be_read_is_left_empty_and_tried_again(tmp_path, make_pictur
     assert small.addresses([str(later)]) == [""]
     make_picture(later)
     assert small.addresses([str(later)])[0].startswith("data:image/jpeg")
+
+
+@pytest.mark.filterwarnings("ignore::Warning:gradio")
+def test_a_number_that_was_emptied_or_is_out_of_range_stops_nothing(collection):
+    blocks = web.build(collection, read, name="colours", examples=[])
+    sliders = [block for block in blocks.blocks.values() if block.get_block_name() == "slider"]
+    assert len(sliders) == 4
+    for slider in sliders:
+        assert slider.preprocess(None) == slider.value
+        assert slider.preprocess(slider.minimum - 1) == slider.minimum
+        assert slider.preprocess(slider.maximum + 1) == slider.maximum
+        assert slider.preprocess(slider.maximum) == slider.maximum
