@@ -106,12 +106,13 @@ def fit_image(
     how: Literal["crop", "pad", "squash"],
     resample: Literal["bicubic", "bilinear"] = "bicubic",
     crop_fraction: float = 1.0,
+    fill: tuple[int, int, int] = (255, 255, 255),
 ) -> NDArray[np.uint8]:
     """Bring an RGB picture to a square: uint8 (size, size, 3).
 
     ``crop`` resizes the shorter side to ``size / crop_fraction`` and cuts out the centre, as torchvision's
     ``Resize`` and ``CenterCrop`` do; ``pad`` resizes the longer side to ``size`` and puts the picture in the
-    middle of white; ``squash`` forgets the proportions.
+    middle of ``fill``; ``squash`` forgets the proportions.
     """
     if how not in ("crop", "pad", "squash"):
         raise ValueError(unknown("way to fit a picture", how, ("crop", "pad", "squash")))
@@ -126,7 +127,7 @@ def fit_image(
         return np.array(image.resize((size, size), method))
     longer = max(image.size)
     width, height = (max(1, round(side * size / longer)) for side in image.size)
-    square = Image.new("RGB", (size, size), "white")
+    square = Image.new("RGB", (size, size), fill)
     square.paste(image.resize((width, height), method), ((size - width) // 2, (size - height) // 2))
     return np.array(square)
 

@@ -1,38 +1,69 @@
 """Encoders by spec string, through one catalogue."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard, Pixels
+from crossmodal.encoders.blueprint import Blueprint
 from crossmodal.encoders.runtime import choose_backend
 from crossmodal.errors import EncoderError, unknown
 
-__all__ = ["Embeddings", "Encoder", "EncoderCard", "Pixels", "load_encoder"]
+__all__ = ["Embeddings", "Encoder", "EncoderCard", "Pixels", "load_encoder", "read_blueprint"]
 
 
-def _lite(rest: str, backend: str, batch_size: int | None) -> Encoder:
+def _lite(spec: str, backend: str, batch_size: int | None) -> Encoder:
     from crossmodal.encoders.lite.encoder import load_lite
 
-    if rest:
-        raise EncoderError(f"Encoder 'lite' takes nothing after its name, got {rest!r}. Use: lite")
+    if spec != "lite":
+        raise EncoderError(f"Encoder 'lite' takes nothing after its name, got {spec!r}. Use: lite")
     return load_lite(backend, batch_size)
 
 
-_CATALOGUE: dict[str, Callable[[str, str, int | None], Encoder]] = {"lite": _lite}
-"""What loads an encoder, by the part of the spec before the first colon; it is given the rest."""
+def _twin(spec: str, backend: str, batch_size: int | None) -> Encoder:
+    from crossmodal.encoders.twin import assemble
+
+    return assemble(read_blueprint(spec), backend=backend, batch_size=batch_size)
+
+
+_CATALOGUE: dict[str, Callable[[str, str, int | None], Encoder]] = {
+    "hf": _twin,
+    "lite": _lite,
+    "open_clip": _twin,
+    "towers": _twin,
+}
+"""What loads an encoder, by the part of its spec before the first colon. Any other spec is a folder."""
 
 
 def load_encoder(spec: str = "lite", *, backend: str = "auto", batch_size: int | None = None) -> Encoder:
     """Load an encoder by its spec string; its towers are built when they are first needed.
 
-    :param spec: ``lite``, the encoder that is always there.
+    :param spec: ``lite``, the encoder that is always there; ``open_clip:ARCH/TAG_OR_FILE``;
+        ``hf:REPO_OR_FOLDER``; ``towers:IMAGE+TEXT``; or the folder of a checkpoint.
     :param backend: ``torch``, ``openvino``, or ``auto``: torch where there is an accelerator, else OpenVINO.
     :param batch_size: pictures per call of the image tower; a measured default where left out.
     :raises EncoderError: when the encoder or backend is unknown, or its weights are not what they should be.
     :raises MissingPackageError: when the package that carries its weights is not installed.
     """
-    scheme, _, rest = spec.partition(":")
-    if scheme not in _CATALOGUE:
-        raise EncoderError(unknown("encoder", spec, _CATALOGUE))
     if batch_size is not None and batch_size < 1:
         raise EncoderError(f"Batch size {batch_size} is too small. Expected 1 or more")
-    return _CATALOGUE[scheme](rest, choose_backend(backend), batch_size)
+    load = _CATALOGUE.get(spec.partition(":")[0], _twin)
+    return load(spec, choose_backend(backend), batch_size)
+
+
+def read_blueprint(spec: str) -> Blueprint:
+    """Read what a spec names, without building it: to load it, to train it, to save it elsewhere.
+
+    :raises EncoderError: when the encoder is unknown, or its files are not what they should be.
+    """
+    from crossmodal.encoders.checkpoint import is_checkpoint, read_checkpoint
+    from crossmodal.encoders.families import family, known_families
+
+    scheme, colon, rest = spec.partition(":")
+    if colon and scheme in known_families():
+        return family(scheme).blueprint(rest)
+    folder = Path(spec).expanduser()
+    if spec and is_checkpoint(folder):
+        return read_checkpoint(folder)
+    known = [f"{name}:..." if name in known_families() else name for name in _CATALOGUE]
+    hint = "; a folder must hold a checkpoint of ours" if spec and folder.is_dir() else ""
+    raise EncoderError(unknown("encoder", spec, known) + hint)

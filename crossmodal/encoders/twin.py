@@ -1,44 +1,30 @@
 """A twin encoder put together from its parts: preprocessing, tokenizer, and two towers on some runtime."""
 
-import hashlib
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard, Pixels
-from crossmodal.encoders.runtime import Runner
-from crossmodal.encoders.tokenizer import Tokenizer
+from crossmodal.encoders.blueprint import Blueprint, Tokenize
+from crossmodal.encoders.preprocessing import Preprocess
+from crossmodal.encoders.runtime import InputSpec, Runner, Tower, run_tower
 from crossmodal.errors import EncoderError
-from crossmodal.images import fit_image, load_image
 from crossmodal.types import ImageLike
 
+if TYPE_CHECKING:
+    from torch import nn
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preprocessing:
-    """How a picture becomes the square of pixels that an image tower was trained on."""
-
-    size: int
-    fit: Literal["crop", "pad", "squash"]
-    resample: Literal["bicubic", "bilinear"]
-    crop_fraction: float = 1.0
-
-    def __call__(self, image: ImageLike) -> Pixels:
-        """Decode and fit one picture: uint8 (size, size, 3)."""
-        needed = math.ceil(self.size / self.crop_fraction)
-        decoded = load_image(image, at_least=needed)
-        return fit_image(decoded, self.size, self.fit, self.resample, self.crop_fraction)
+BATCH_SIZE = 32
 
 
 class TwinEncoder(Encoder):
     """An encoder whose towers run on any backend. Both towers come from the same backend.
 
     A picture's embedding does not depend on the other pictures of a call, nor a text's on the other texts:
-    texts run beside others of exactly their own length, so nothing is ever padded. Through OpenVINO that
-    holds bit for bit, through torch to a cosine of 0.999999; the two backends agree as closely.
+    texts run beside others of exactly their own length, and only a tokenizer whose tower wants it pads.
+    Through OpenVINO that holds bit for bit, through torch to a cosine of 0.999999; the two agree as closely.
     """
 
     def __init__(
@@ -46,8 +32,8 @@ class TwinEncoder(Encoder):
         *,
         name: str,
         fingerprint: str,
-        preprocessing: Preprocessing,
-        tokenizer: Tokenizer,
+        preprocessing: Preprocess,
+        tokenizer: Tokenize,
         image_tower: Runner,
         text_tower: Runner,
         batch_size: int,
@@ -58,7 +44,7 @@ class TwinEncoder(Encoder):
             fingerprint=fingerprint,
             backend=image_tower.backend,
             dtype=image_tower.dtype,
-            image_size=preprocessing.size,
+            image_size=max(preprocessing.shape),
             text_limit=tokenizer.limit,
         )
         self.batch_size = batch_size
@@ -79,11 +65,11 @@ class TwinEncoder(Encoder):
 
         :raises EncoderError: when they are not as ``prepare_image`` makes them.
         """
-        size = self._preprocessing.size
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
+        height, width = self._preprocessing.shape
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (height, width, 3):
             raise EncoderError(
-                f"{self.card.name} embeds uint8 (B, {size}, {size}, 3), got {pixels.dtype} {pixels.shape}; "
-                "use prepare_image or encode_images"
+                f"{self.card.name} embeds uint8 (B, {height}, {width}, 3), "
+                f"got {pixels.dtype} {pixels.shape}; use prepare_image or encode_images"
             )
         return self._image_tower([(pixels,)])[0]
 
@@ -99,13 +85,38 @@ class TwinEncoder(Encoder):
         batches = []
         for rows in rows_by_length.values():
             batch = np.array([tokens[row] for row in rows], np.int64)
-            batches.append((batch, np.ones_like(batch)))
+            batches.append((batch, np.ones_like(batch))[: len(self._text_tower.tower.inputs)])
         out = np.empty((len(tokens), self.card.dim), np.float32)
         for rows, embeddings in zip(rows_by_length.values(), self._text_tower(batches), strict=True):
             out[rows] = embeddings
         return out
 
 
-def fingerprint(**facts: object) -> str:
-    """Hash the facts that decide what an encoder's embeddings are: sha256, in hexadecimal."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def assemble(blueprint: Blueprint, *, backend: str, batch_size: int | None = None) -> TwinEncoder:
+    """Put a twin encoder together from its blueprint, its towers on a backend; nothing is built yet."""
+    height, width = blueprint.preprocessing.shape
+    length = blueprint.tokenizer.limit if blueprint.tokenizer.padded else None
+    tower = partial(Tower, encoder=blueprint.name, fingerprint=blueprint.fingerprint, dim=blueprint.dim)
+    pixels, ids = InputSpec("uint8", (None, height, width, 3)), InputSpec("int64", (None, length))
+    image = tower(modality="image", inputs=(pixels,), build=_image_of(blueprint))
+    text = tower(modality="text", inputs=(ids,), build=_text_of(blueprint))
+    return TwinEncoder(
+        name=blueprint.name,
+        fingerprint=blueprint.fingerprint,
+        preprocessing=blueprint.preprocessing,
+        tokenizer=blueprint.tokenizer,
+        image_tower=run_tower(image, backend),
+        text_tower=run_tower(text, backend),
+        batch_size=batch_size or BATCH_SIZE,
+    )
+
+
+# Each tower is loaded by itself, so that the other one's weights can go as soon as it is built.
+
+
+def _image_of(blueprint: Blueprint) -> "Callable[[], nn.Module]":
+    return lambda: blueprint.load().image
+
+
+def _text_of(blueprint: Blueprint) -> "Callable[[], nn.Module]":
+    return lambda: blueprint.load().text

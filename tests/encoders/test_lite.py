@@ -152,8 +152,8 @@ def test_the_batch_size_can_be_chosen():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spec": "light"}, r"Unknown encoder 'light'\. Did you mean 'lite'\? Known: lite"),
-        ({"spec": "lite:2"}, "takes nothing after its name, got '2'"),
+        ({"spec": "light"}, r"Unknown encoder 'light'\. Did you mean 'lite'\? Known: hf:\.\.\., lite, "),
+        ({"spec": "lite:2"}, "takes nothing after its name, got 'lite:2'"),
         ({"spec": ""}, "Unknown encoder ''"),
         ({"batch_size": 0}, "Batch size 0 is too small"),
         ({"backend": "tensorrt"}, "Unknown backend 'tensorrt'.* Known: auto, openvino, torch"),

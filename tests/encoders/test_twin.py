@@ -9,9 +9,12 @@ from PIL import Image
 from tokenizers import Tokenizer as TokenizerFile
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from crossmodal.encoders import preprocessing
+from crossmodal.encoders.blueprint import fingerprint
+from crossmodal.encoders.preprocessing import Preprocessing
 from crossmodal.encoders.runtime import InputSpec, Runner, Tower
 from crossmodal.encoders.tokenizer import Tokenizer
-from crossmodal.encoders.twin import Preprocessing, TwinEncoder, fingerprint
+from crossmodal.encoders.twin import TwinEncoder
 from crossmodal.errors import EncoderError, ImageError
 
 DIM, SIZE, LIMIT = 4, 8, 6
@@ -39,8 +42,8 @@ class Recorder(Runner):
 
 
 def tower(modality):
-    shape = (None, SIZE, SIZE, 3) if modality == "image" else (None, None)
-    inputs = (InputSpec("uint8", shape),)
+    ids = InputSpec("int64", (None, None))
+    inputs = (InputSpec("uint8", (None, SIZE, SIZE, 3)),) if modality == "image" else (ids, ids)
     return Tower(encoder="sums", modality=modality, fingerprint="f", dim=DIM, inputs=inputs, build=None)
 
 
@@ -86,6 +89,13 @@ def test_tokens_are_cut_to_the_limit_and_never_padded_whatever_the_file_says(tok
     tokenize = Tokenizer(lambda: tokenizer_file, LIMIT)
     assert tokenize(["red apple", "", "a a a a a a a a a"]) == [[1, 4, 5, 2], [1, 2], [1, 6, 6, 6, 6, 2]]
     assert tokenize([]) == []
+
+
+def test_lengths_tell_what_would_be_cut(tokenizer_file):
+    tokenize = Tokenizer(lambda: tokenizer_file, LIMIT)
+    texts = ["red apple", "", "a a a a", "a a a a a", "a " * 40]
+    assert tokenize.lengths(texts) == [4, 2, 6, 7, 42]
+    assert [len(ids) for ids in tokenize(texts)] == [4, 2, 6, 6, 6]
 
 
 def test_the_tokenizer_file_is_read_at_the_first_text_only(tokenizer_file):
@@ -179,16 +189,16 @@ def test_pictures_are_fitted_and_embedded_in_their_order(encoder):
 
 
 def test_a_large_jpeg_is_decoded_no_larger_than_needed_and_no_smaller(tmp_path, monkeypatch):
-    import crossmodal.encoders.twin as twin
-
     seen = []
-    load = twin.load_image
+    load = preprocessing.load_image
     monkeypatch.setattr(
-        twin, "load_image", lambda image, **options: seen.append(load(image, **options)) or seen[-1]
+        preprocessing, "load_image", lambda image, **options: seen.append(load(image, **options)) or seen[-1]
     )
     Image.new("RGB", (640, 480)).save(tmp_path / "large.jpg")
-    Preprocessing(size=100, fit="crop", resample="bicubic", crop_fraction=0.875)(tmp_path / "large.jpg")
-    assert seen[0].size == (160, 120)
+    for exact in (False, True):
+        fit = Preprocessing(size=100, fit="crop", resample="bicubic", crop_fraction=0.875, exact=exact)
+        fit(tmp_path / "large.jpg")
+    assert [picture.size for picture in seen] == [(160, 120), (320, 240)]
 
 
 def test_a_broken_picture_is_named(encoder, tmp_path):
@@ -220,5 +230,11 @@ def test_a_fingerprint_changes_with_every_fact_and_with_nothing_else():
 
 
 def test_preprocessing_tells_all_its_settings_to_the_fingerprint():
-    preprocessing = Preprocessing(size=8, fit="pad", resample="bicubic")
-    assert repr(preprocessing) == "Preprocessing(size=8, fit='pad', resample='bicubic', crop_fraction=1.0)"
+    assert Preprocessing(size=8, fit="pad", resample="bicubic").to_dict() == {
+        "size": 8,
+        "fit": "pad",
+        "resample": "bicubic",
+        "crop_fraction": 1.0,
+        "fill": (255, 255, 255),
+        "exact": False,
+    }

@@ -4,10 +4,12 @@ import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
+from crossmodal.encoders.blueprint import fingerprint
 from crossmodal.encoders.lite import settings, weights
+from crossmodal.encoders.preprocessing import Preprocessing
 from crossmodal.encoders.runtime import InputSpec, Tower, run_tower
 from crossmodal.encoders.tokenizer import Tokenizer
-from crossmodal.encoders.twin import Preprocessing, TwinEncoder, fingerprint
+from crossmodal.encoders.twin import TwinEncoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +49,7 @@ def lite_fingerprint(preprocessing: Preprocessing) -> str:
         image_weights=weights.IMAGE_SHA256,
         text_weights=weights.TEXT_SHA256,
         heads=hashlib.sha256(weights.heads_file().read_bytes()).hexdigest(),
-        preprocessing=repr(preprocessing),
+        preprocessing=preprocessing.to_dict(),
         text_limit=settings.TEXT_LIMIT,
     )
 

@@ -1,0 +1,30 @@
+"""From uint8 pixels to what an image tower takes: the part of preprocessing that runs inside the tower."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class PixelTower(nn.Module):
+    """Scales and normalises pixels, runs ``encode`` and normalises what comes out.
+
+    :param encode: maps floats (B, 3, H, W) to (B, D).
+    :param mean: of each channel, for pixels between 0 and 1.
+    :param std: of each channel, likewise.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, encode: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.encode = encode
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map uint8 pixels (B, H, W, 3) to (B, D), rows L2-normalised."""
+        scaled = pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
+        return functional.normalize(self.encode((scaled - self.mean) / self.std), dim=-1)
