@@ -22,7 +22,7 @@ from torch.nn import functional
 from crossmodal.encoders.base import Pixels
 from crossmodal.encoders.lite import model, settings, weights
 from crossmodal.encoders.lite.encoder import PIXELS, TOKENS
-from crossmodal.encoders.runtime import Runner, Tower, run_tower
+from crossmodal.encoders.runtime import Runner, Tower, Way, run_tower
 from crossmodal.encoders.tokenizer import Tokenizer
 from crossmodal.images import fit_image, load_image
 from crossmodal.types import Modality
@@ -56,7 +56,7 @@ def frozen_tower(modality: Modality) -> Runner:
         inputs=(PIXELS,) if image else (TOKENS, TOKENS),
         build=Seen if image else model.build_text_backbone,
     )
-    return run_tower(tower, "openvino")
+    return run_tower(tower, Way(backend="openvino"))
 
 
 def embed_texts(texts: Sequence[str]) -> Tensor:

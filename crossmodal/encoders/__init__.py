@@ -5,27 +5,27 @@ from pathlib import Path
 
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard, Pixels
 from crossmodal.encoders.blueprint import Blueprint
-from crossmodal.encoders.runtime import choose_backend
+from crossmodal.encoders.runtime import Way, choose_backend
 from crossmodal.errors import EncoderError, unknown
 
 __all__ = ["Embeddings", "Encoder", "EncoderCard", "Pixels", "load_encoder", "read_blueprint"]
 
 
-def _lite(spec: str, backend: str, batch_size: int | None) -> Encoder:
+def _lite(spec: str, way: Way) -> Encoder:
     from crossmodal.encoders.lite.encoder import load_lite
 
     if spec != "lite":
         raise EncoderError(f"Encoder 'lite' takes nothing after its name, got {spec!r}. Use: lite")
-    return load_lite(backend, batch_size)
+    return load_lite(way)
 
 
-def _twin(spec: str, backend: str, batch_size: int | None) -> Encoder:
+def _twin(spec: str, way: Way) -> Encoder:
     from crossmodal.encoders.twin import assemble
 
-    return assemble(read_blueprint(spec), backend=backend, batch_size=batch_size)
+    return assemble(read_blueprint(spec), way)
 
 
-_CATALOGUE: dict[str, Callable[[str, str, int | None], Encoder]] = {
+_CATALOGUE: dict[str, Callable[[str, Way], Encoder]] = {
     "hf": _twin,
     "lite": _lite,
     "open_clip": _twin,
@@ -47,7 +47,7 @@ def load_encoder(spec: str = "lite", *, backend: str = "auto", batch_size: int |
     if batch_size is not None and batch_size < 1:
         raise EncoderError(f"Batch size {batch_size} is too small. Expected 1 or more")
     load = _CATALOGUE.get(spec.partition(":")[0], _twin)
-    return load(spec, choose_backend(backend), batch_size)
+    return load(spec, Way(backend=choose_backend(backend), batch_size=batch_size))
 
 
 def read_blueprint(spec: str) -> Blueprint:

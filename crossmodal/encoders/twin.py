@@ -9,7 +9,7 @@ import numpy as np
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard, Pixels
 from crossmodal.encoders.blueprint import Blueprint, Tokenize
 from crossmodal.encoders.preprocessing import Preprocess
-from crossmodal.encoders.runtime import InputSpec, Runner, Tower, run_tower
+from crossmodal.encoders.runtime import InputSpec, Runner, Tower, Way, run_tower
 from crossmodal.errors import EncoderError
 from crossmodal.types import ImageLike
 
@@ -92,8 +92,8 @@ class TwinEncoder(Encoder):
         return out
 
 
-def assemble(blueprint: Blueprint, *, backend: str, batch_size: int | None = None) -> TwinEncoder:
-    """Put a twin encoder together from its blueprint, its towers on a backend; nothing is built yet."""
+def assemble(blueprint: Blueprint, way: Way) -> TwinEncoder:
+    """Put a twin encoder together from its blueprint; nothing is built yet."""
     height, width = blueprint.preprocessing.shape
     length = blueprint.tokenizer.limit if blueprint.tokenizer.padded else None
     tower = partial(Tower, encoder=blueprint.name, fingerprint=blueprint.fingerprint, dim=blueprint.dim)
@@ -105,9 +105,9 @@ def assemble(blueprint: Blueprint, *, backend: str, batch_size: int | None = Non
         fingerprint=blueprint.fingerprint,
         preprocessing=blueprint.preprocessing,
         tokenizer=blueprint.tokenizer,
-        image_tower=run_tower(image, backend),
-        text_tower=run_tower(text, backend),
-        batch_size=batch_size or BATCH_SIZE,
+        image_tower=run_tower(image, way),
+        text_tower=run_tower(text, way),
+        batch_size=way.batch_size or BATCH_SIZE,
     )
 
 

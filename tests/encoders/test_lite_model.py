@@ -11,7 +11,7 @@ from timm.data import ImageNetInfo
 
 from crossmodal.encoders.lite import model, settings, weights
 from crossmodal.encoders.lite.encoder import PIXELS, TOKENS
-from crossmodal.encoders.runtime import InputSpec, Runner, Tower, run_tower
+from crossmodal.encoders.runtime import InputSpec, Runner, Tower, Way, run_tower
 from crossmodal.errors import EncoderError, MissingPackageError
 from crossmodal.images import fit_image, load_image
 from crossmodal.sources import open_source
@@ -64,7 +64,7 @@ def converted(module: torch.nn.Module, inputs: tuple[InputSpec, ...]) -> Runner:
         inputs=inputs,
         build=lambda: module,
     )
-    return run_tower(tower, "openvino")
+    return run_tower(tower, Way(backend="openvino"))
 
 
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:

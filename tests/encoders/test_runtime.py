@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from crossmodal.encoders import runtime
-from crossmodal.encoders.runtime import InputSpec, Tower, cache, choose_backend, run_tower
+from crossmodal.encoders.runtime import InputSpec, Tower, Way, cache, choose_backend, run_tower
 from crossmodal.errors import EncoderError
 from crossmodal.machine import usable_processors
 
@@ -111,7 +111,7 @@ def reference(tower, inputs):
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_gives_what_the_plain_module_gives(backend, pictures, texts):
     for tower, batches in [(image_tower(), [(pictures,), (pictures[:1],)]), (text_tower(), texts)]:
-        results = run_tower(tower, backend)(batches)
+        results = run_tower(tower, Way(backend=backend))(batches)
         for inputs, embeddings in zip(batches, results, strict=True):
             assert embeddings.dtype == np.float32
             np.testing.assert_allclose(embeddings, reference(tower, inputs), atol=2e-6)
@@ -119,13 +119,16 @@ def test_gives_what_the_plain_module_gives(backend, pictures, texts):
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_no_batches_and_empty_batches_give_empty_results(backend, pictures):
-    run = run_tower(image_tower(), backend)
+    run = run_tower(image_tower(), Way(backend=backend))
     assert run([]) == []
     assert run([(pictures[:0],)])[0].shape == (0, DIM)
 
 
 def test_openvino_gives_the_same_bits_in_any_batch_and_order(pictures, texts):
-    images, words = run_tower(image_tower(), "openvino"), run_tower(text_tower(), "openvino")
+    images, words = (
+        run_tower(image_tower(), Way(backend="openvino")),
+        run_tower(text_tower(), Way(backend="openvino")),
+    )
     together = images([(pictures,)])[0]
     alone = np.concatenate([images([(pictures[i : i + 1],)])[0] for i in range(len(pictures))])
     assert np.array_equal(together, alone)
@@ -138,9 +141,9 @@ def test_openvino_gives_the_same_bits_in_any_batch_and_order(pictures, texts):
 
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_many_threads_at_once_get_their_own_results(backend, pictures):
-    run = run_tower(image_tower(), backend)
+    run = run_tower(image_tower(), Way(backend=backend))
     expected = run([(pictures,)])[0]
-    fresh = run_tower(image_tower(), backend)
+    fresh = run_tower(image_tower(), Way(backend=backend))
     with ThreadPoolExecutor(8) as pool:
         starts = [i % (len(pictures) - 3) for i in range(64)]
         results = list(pool.map(lambda start: fresh([(pictures[start : start + 3],)])[0], starts))
@@ -149,7 +152,7 @@ def test_many_threads_at_once_get_their_own_results(backend, pictures):
 
 
 def test_openvino_computes_in_float32_where_the_processor_would_offer_less(pictures):
-    run = run_tower(image_tower(), "openvino")
+    run = run_tower(image_tower(), Way(backend="openvino"))
     run([(pictures,)])
     compiled = run._requests[0].get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
@@ -158,12 +161,12 @@ def test_openvino_computes_in_float32_where_the_processor_would_offer_less(pictu
 
 def test_a_tower_is_prepared_once_and_that_is_announced(pictures, caplog):
     caplog.set_level(logging.INFO, "crossmodal")
-    first = run_tower(image_tower(), "openvino")([(pictures,)])[0]
+    first = run_tower(image_tower(), Way(backend="openvino"))([(pictures,)])[0]
     assert [r.getMessage() for r in caplog.records] == [
         "Preparing the image tower of tiny for this machine, once"
     ]
     caplog.clear()
-    second = run_tower(image_tower(broken), "openvino")([(pictures,)])[0]
+    second = run_tower(image_tower(broken), Way(backend="openvino"))([(pictures,)])[0]
     assert np.array_equal(first, second)
     assert not caplog.records
 
@@ -173,8 +176,8 @@ def test_towers_of_different_fingerprints_never_share_a_cache(pictures):
         def forward(self, pixels):
             return -super().forward(pixels)
 
-    first = run_tower(image_tower(), "openvino")([(pictures,)])[0]
-    other = run_tower(image_tower(Other, fingerprint="b" * 64), "openvino")([(pictures,)])[0]
+    first = run_tower(image_tower(), Way(backend="openvino"))([(pictures,)])[0]
+    other = run_tower(image_tower(Other, fingerprint="b" * 64), Way(backend="openvino"))([(pictures,)])[0]
     np.testing.assert_allclose(other, -first, atol=1e-6)
 
 
@@ -191,31 +194,31 @@ def flip_a_bit(path):
 @pytest.mark.parametrize("harm", [cut_in_half, flip_a_bit, Path.unlink])
 @pytest.mark.parametrize("name", ["tower.xml", "tower.bin", cache.MANIFEST])
 def test_a_torn_cache_is_prepared_anew(harm, name, pictures, caplog):
-    first = run_tower(image_tower(), "openvino")([(pictures,)])[0]
+    first = run_tower(image_tower(), Way(backend="openvino"))([(pictures,)])[0]
     folder = prepared_folder()
     harm(folder / name)
     caplog.set_level(logging.INFO, "crossmodal")
-    assert np.array_equal(run_tower(image_tower(), "openvino")([(pictures,)])[0], first)
+    assert np.array_equal(run_tower(image_tower(), Way(backend="openvino"))([(pictures,)])[0], first)
     assert "Preparing" in caplog.text
     assert cache.is_whole(folder)
 
 
 @pytest.mark.parametrize("harm", [cut_in_half, flip_a_bit, lambda path: path.write_bytes(b"")])
 def test_a_torn_memory_of_compiling_changes_nothing(harm, pictures):
-    first = run_tower(image_tower(), "openvino")([(pictures,)])[0]
+    first = run_tower(image_tower(), Way(backend="openvino"))([(pictures,)])[0]
     compiled = list((prepared_folder() / "compiled").iterdir())
     assert compiled
     for path in compiled:
         path.chmod(0o600)
         harm(path)
-    assert np.array_equal(run_tower(image_tower(broken), "openvino")([(pictures,)])[0], first)
+    assert np.array_equal(run_tower(image_tower(broken), Way(backend="openvino"))([(pictures,)])[0], first)
 
 
 def test_without_a_cache_folder_it_works_and_says_so_once(tmp_path, monkeypatch, pictures, caplog):
-    expected = run_tower(image_tower(), "openvino")([(pictures,)])[0]
+    expected = run_tower(image_tower(), Way(backend="openvino"))([(pictures,)])[0]
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("CROSSMODAL_CACHE", str(tmp_path / "a file" / "cache"))
-    run = run_tower(image_tower(), "openvino")
+    run = run_tower(image_tower(), Way(backend="openvino"))
     for _ in range(2):
         np.testing.assert_allclose(run([(pictures,)])[0], expected, atol=1e-6)
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
@@ -263,7 +266,7 @@ def test_two_processes_prepare_the_same_tower_at_once(tmp_path, cache_root):
         "spec = importlib.util.spec_from_file_location('towers', sys.argv[1])\n"
         "towers = importlib.util.module_from_spec(spec); spec.loader.exec_module(towers)\n"
         "pictures = np.zeros((2, towers.SIZE, towers.SIZE, 3), np.uint8)\n"
-        "run = towers.run_tower(towers.image_tower(), 'openvino')\n"
+        "run = towers.run_tower(towers.image_tower(), towers.Way(backend='openvino'))\n"
         "np.save(sys.argv[2], run([(pictures,)])[0])\n"
     )
     outputs = [tmp_path / "0.npy", tmp_path / "1.npy"]
@@ -305,7 +308,7 @@ def test_hidden_gpus_are_no_accelerator_and_torch_stays_out():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="not run: no NVIDIA GPU here")
 def test_torch_on_a_gpu_agrees_with_the_processor(pictures, texts):
     for tower, batches in [(image_tower(), [(pictures,)]), (text_tower(), texts)]:
-        run = run_tower(tower, "torch")
+        run = run_tower(tower, Way(backend="torch"))
         assert run.device == "cuda"
         for inputs, embeddings in zip(batches, run(batches), strict=True):
             np.testing.assert_allclose(embeddings, reference(tower, inputs), atol=2e-6)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from crossmodal.encoders.blueprint import fingerprint
 from crossmodal.encoders.lite import settings, weights
 from crossmodal.encoders.preprocessing import Preprocessing
-from crossmodal.encoders.runtime import InputSpec, Tower, run_tower
+from crossmodal.encoders.runtime import InputSpec, Tower, Way, run_tower
 from crossmodal.encoders.tokenizer import Tokenizer
 from crossmodal.encoders.twin import TwinEncoder
 
@@ -19,7 +19,7 @@ TOKENS = InputSpec("int64", (None, None))
 PIXELS = InputSpec("uint8", (None, settings.IMAGE_SIZE, settings.IMAGE_SIZE, 3))
 
 
-def load_lite(backend: str, batch_size: int | None = None) -> TwinEncoder:
+def load_lite(way: Way) -> TwinEncoder:
     """Make the encoder `lite`. Weights are read, and checked, when a tower is first needed."""
     preprocessing = Preprocessing(
         size=settings.IMAGE_SIZE,
@@ -36,9 +36,9 @@ def load_lite(backend: str, batch_size: int | None = None) -> TwinEncoder:
         fingerprint=identity,
         preprocessing=preprocessing,
         tokenizer=Tokenizer(weights.tokenizer_file, settings.TEXT_LIMIT),
-        image_tower=run_tower(image_tower, backend),
-        text_tower=run_tower(text_tower, backend),
-        batch_size=batch_size or BATCH_SIZE,
+        image_tower=run_tower(image_tower, way),
+        text_tower=run_tower(text_tower, way),
+        batch_size=way.batch_size or BATCH_SIZE,
     )
 
 

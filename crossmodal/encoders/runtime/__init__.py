@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from crossmodal.encoders.runtime.base import Inputs, InputSpec, Runner, Tower
+from crossmodal.encoders.runtime.base import Inputs, InputSpec, Runner, Tower, Way
 from crossmodal.errors import EncoderError, unknown
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Inputs",
     "Runner",
     "Tower",
+    "Way",
     "accelerator",
     "choose_backend",
     "run_tower",
@@ -40,9 +41,9 @@ BACKENDS: dict[str, Callable[[Tower], Runner]] = {"openvino": _openvino, "torch"
 """What can run a tower, by the name that ``--backend`` takes."""
 
 
-def run_tower(tower: Tower, backend: str) -> Runner:
+def run_tower(tower: Tower, way: Way) -> Runner:
     """Give the runner of a tower on a chosen backend (see ``choose_backend``)."""
-    return BACKENDS[backend](tower)
+    return BACKENDS[way.backend](tower)
 
 
 def choose_backend(asked: str) -> str:

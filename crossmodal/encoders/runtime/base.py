@@ -47,6 +47,18 @@ class Tower:
     build: "Callable[[], torch.nn.Module]"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How the towers of an encoder are run: by which backend, in which arithmetic, how many pictures at once.
+
+    ``batch_size`` is None where the encoder's own, measured default holds.
+    """
+
+    backend: str
+    dtype: str = "float32"
+    batch_size: int | None = None
+
+
 class Runner(ABC):
     """Runs one tower. Nothing is built or loaded before the first call; any thread may call."""
 
