@@ -40,7 +40,8 @@ CAPTION_COLUMNS = (
     "comment",
     "raw",
 )
-"""Names under which captions are looked for; then ``caption_0``, ``caption_1``, ... together."""
+"""Names under which captions are looked for, the first that is there wins; ``caption`` and ``captions`` go
+together, and where none of these is, ``caption_0``, ``caption_1``, ... do."""
 
 KEY_COLUMNS = ("key", "id")
 """Names under which the key is looked for."""
@@ -112,7 +113,8 @@ def _caption_columns(
         names = [wanted] if wanted in seen else [name.strip() for name in wanted.split(",")]
         return tuple(name for name in (_named(name, seen, where) for name in names) if name)
     if usual := _usual(rest, CAPTION_COLUMNS):
-        return (usual,)
+        both = {_usual(rest, [name]) for name in CAPTION_COLUMNS[:2]}
+        return tuple(name for name in rest if name in both) if usual in both else (usual,)
     numbered = {name: match for name in rest if (match := NUMBERED_CAPTION.fullmatch(name))}
     if numbered:
         return tuple(sorted(numbered, key=lambda name: int(numbered[name][1])))

@@ -19,10 +19,17 @@ def record_parts(
     rows: Sequence[dict[str, Any]], columns: Columns
 ) -> tuple[tuple[str, ...], dict[str, MetadataValue]]:
     """Give the captions, in their order, and the metadata of the rows of one picture."""
-    captions = tuple(
-        caption for row in rows for name in columns.captions for caption in captions_from(row.get(name))
-    )
+    captions = tuple(caption for row in rows for caption in _captions_in(row, columns.captions))
     return captions, metadata_from(rows, columns.metadata)
+
+
+def _captions_in(row: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Give the captions of one row; what a column says again after another counts once."""
+    captions: list[str] = []
+    for name in names:
+        said = set(captions)
+        captions += [caption for caption in captions_from(row.get(name)) if caption not in said]
+    return captions
 
 
 def key_in(row: dict[str, Any], columns: Columns) -> str | None:

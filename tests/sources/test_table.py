@@ -115,6 +115,17 @@ def test_captions_may_be_a_list(folder: Path, suffix: str) -> None:
     assert second.captions == ()
 
 
+def test_a_caption_and_captions_beside_each_other_are_both_kept(folder: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"image": "a.png", "caption": "first"},
+        {"image": "b.png", "captions": ["second", "again", "again"]},
+        {"image": "c.png", "caption": "third", "captions": ["third", "fourth"]},
+    ]
+    records = list(open_source(write(folder / "pairs.jsonl", rows)))
+    assert [r.captions for r in records] == [("first",), ("second", "again", "again"), ("third", "fourth")]
+    assert all(not r.metadata for r in records)
+
+
 def test_several_caption_columns_are_taken_in_the_order_named(folder: Path) -> None:
     rows: list[dict[str, object]] = [{"image": "a.png", "de": "rot", "en": "red", "fr": ""}]
     (record,) = open_source(write(folder / "pairs.csv", rows), caption_column="en, de,fr")
