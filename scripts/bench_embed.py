@@ -10,22 +10,17 @@ encoding in turn would reach on the same processors, 1 / (1 / decode + 1 / encod
 
 import argparse
 import io
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
+from measuring import Rates, batches, machine, summary, timed
 from PIL import Image, ImageOps
 
 from crossmodal.encoders import Encoder, load_encoder
@@ -36,7 +31,6 @@ from crossmodal.pipeline import Work, embed_records
 from crossmodal.sources import open_source, read_uri
 from crossmodal.types import Record
 
-T = TypeVar("T")
 LARGE = (640, 480)
 EAGER_BATCH = 32
 
@@ -51,7 +45,7 @@ def main() -> None:
 
     records = list(islice(open_source("sample"), options.pictures))
     encoder = load_encoder("lite", backend=options.backend)
-    print(machine())
+    print(machine("openvino", "torch", "pillow", "numpy"))
     print(f"lite: backend {encoder.card.backend}, {encoder.card.dtype}, batch {encoder.batch_size}; ", end="")
     print(f"{len(records)} pictures, median of {options.rounds} rounds (lowest to highest)\n")
     with tempfile.TemporaryDirectory() as folder:
@@ -60,19 +54,6 @@ def main() -> None:
             bench_pictures(paths, encoder, options.rounds)
     print("texts")
     bench_texts([caption for record in records for caption in record.captions], encoder, options.rounds)
-
-
-def machine() -> str:
-    """Describe processor, processors usable, and the versions that matter."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
-    packages = ("openvino", "torch", "pillow", "numpy")
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{model}, {usable_processors()} processors{load}; Python {platform.python_version()}, {versions}"
 
 
 def write_pictures(records: list[Record], folder: Path) -> dict[str, list[Path]]:
@@ -96,7 +77,7 @@ def write_pictures(records: list[Record], folder: Path) -> dict[str, list[Path]]
 
 def bench_pictures(paths: list[Path], encoder: Encoder, rounds: int) -> None:
     """Measure one set of files in every way, round by round."""
-    rates: dict[str, list[float]] = {}
+    rates: Rates = {}
     eager = build_image_tower().eval()
     encoder.encode_images(paths[:EAGER_BATCH])
     pixels = [encoder.prepare_image(path) for path in paths]
@@ -131,7 +112,7 @@ def plain_pixels(path: Path, encoder: Encoder) -> np.ndarray:
 
 def bench_texts(texts: list[str], encoder: Encoder, rounds: int) -> None:
     """Measure many texts at once, and one at a time as a search does."""
-    rates: dict[str, list[float]] = {}
+    rates: Rates = {}
     encoder.encode_texts(texts)
     single: list[float] = []
     for _ in range(rounds):
@@ -144,25 +125,6 @@ def bench_texts(texts: list[str], encoder: Encoder, rounds: int) -> None:
     print(f"  {'at once, per second':24}{summary(rates['at once, per second'], '8.0f')}")
     ninety_nine = statistics.quantiles(single, n=100)[98]
     print(f"  {'one alone, ms':24}{statistics.median(single):8.1f}  (p99 {ninety_nine:.1f})")
-
-
-def batches(items: list[T], size: int) -> Iterator[list[T]]:
-    """Cut a list into pieces."""
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-@contextmanager
-def timed(rates: dict[str, list[float]], name: str, count: int) -> Iterator[None]:
-    """Note how many of ``count`` things a second were done."""
-    start = time.perf_counter()
-    yield
-    rates.setdefault(name, []).append(count / (time.perf_counter() - start))
-
-
-def summary(values: list[float], form: str) -> str:
-    """Give the median, and the range beside it."""
-    low, high = (format(value, form).strip() for value in (min(values), max(values)))
-    return f"{statistics.median(values):{form}}  ({low} to {high})"
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ measures, it checks that the first answers equal brute force in ids and scores.
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import machine
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +23,7 @@ from rich.table import Table
 from crossmodal.index import ExactIndex, FaissIndex, Index
 
 BACKENDS: dict[str, Callable[[int], Index]] = {"faiss": FaissIndex, "exact": ExactIndex}
+PACKAGES = ("faiss-cpu", "faiss-gpu-cu12", "numpy")
 SHARES = {"all rows": None, "1% pass": 0.01, "50% pass": 0.5}
 
 
@@ -32,7 +31,7 @@ def main() -> None:
     """Run the measurements that the command line asks for and print a table."""
     options = parse_options()
     console = Console()
-    console.print(machine())
+    console.print(machine(*PACKAGES))
     table = Table(title=f"{options.backend}, dimensions {options.dim}, k={options.k}, one caller")
     columns = ("rows", "filter", "answers/s", "p50 ms", "p99 ms")
     for column in columns:
@@ -50,7 +49,9 @@ def main() -> None:
             )
     console.print(table)
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({"machine": machine(*PACKAGES), "results": results}, indent=2) + "\n"
+        )
 
 
 def parse_options() -> argparse.Namespace:
@@ -135,30 +136,6 @@ def time_answers(
         index.search(query, k, allowed)
         took.append(time.perf_counter() - start)
     return np.array(took)
-
-
-def machine() -> str:
-    """Say what this was measured on."""
-    versions = []
-    for package in ("crossmodal-retrieval", "faiss-cpu", "faiss-gpu-cu12", "numpy"):
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return (
-        f"{processor()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f};"
-        f" {platform.system()}, Python {platform.python_version()}, {', '.join(versions)}"
-    )
-
-
-def processor() -> str:
-    """Give the processor's name."""
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        for line in facts.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
