@@ -246,7 +246,8 @@ def _load(name: str, config: str | None, changed: int) -> dict[str, Any]:
     except datasets.exceptions.DatasetNotFoundError as error:
         raise SourceError(f"hf:{name} cannot be found: {first_line(error)}") from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError, pa.ArrowException) as error:
-        raise SourceError(f"hf:{name} cannot be loaded: {first_line(error)}") from error
+        advice = f". A folder of pictures can be read as it is, by its path: {name}" if folder else ""
+        raise SourceError(f"hf:{name} cannot be loaded: {first_line(error)}{advice}") from error
     if isinstance(loaded, dict):
         return dict(loaded)
     return {str(loaded.split or "train"): loaded}
