@@ -1,4 +1,4 @@
-"""Encoders of open_clip beside open_clip itself, from the same files: every kind of tower, tiny and random."""
+"""Encoders of open_clip beside open_clip itself, from the same files: towers of all kinds, tiny, random."""
 
 import copy
 import functools
@@ -160,7 +160,9 @@ def tiny_pe_core(pretrained=False, **kwargs):
 
 def own(kwargs):
     """Leave out what timm hands to the builders of models that have pretrained weights."""
-    return {k: v for k, v in kwargs.items() if k in ("num_classes", "global_pool", "drop_rate", "drop_path_rate")}
+    return {
+        k: v for k, v in kwargs.items() if k in ("num_classes", "global_pool", "drop_rate", "drop_path_rate")
+    }
 
 
 def stir(model):
@@ -170,7 +172,7 @@ def stir(model):
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim > 1:
-                parameter.copy_(noise / math.sqrt(math.prod(parameter.shape[1:])))
+                parameter.copy_(noise * math.sqrt(2 / math.prod(parameter.shape[1:])))
             elif parameter.ndim == 1:
                 parameter.add_(0.1 * noise)
         for name, buffer in model.named_buffers():
@@ -208,7 +210,9 @@ def write_model(folder, model_cfg, preprocess_cfg):
     if "hf_model_name" in text_cfg:
         text_cfg["hf_model_name"] = str(folder / "bert")
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-        BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **sizes).save_pretrained(folder / "bert")
+        BertConfig(vocab_size=len(WORDS), max_position_embeddings=32, **sizes).save_pretrained(
+            folder / "bert"
+        )
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
@@ -219,7 +223,7 @@ def write_model(folder, model_cfg, preprocess_cfg):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Picture files of several shapes, smaller and larger than the towers want them, in colour and in grey."""
+    """Picture files of several shapes, smaller and larger than the towers want them, one of them grey."""
     folder = tmp_path_factory.mktemp("pictures")
     generator = np.random.default_rng(5)
     shapes = [(40, 60, 3), (64, 64, 3), (31, 33, 3), (90, 20), (190, 240, 3), (125, 127, 3)]
@@ -232,11 +236,14 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    """Keep what is prepared here out of the user's cache."""
+def quiet_machine(tmp_path_factory):
+    """Keep what is prepared out of the user's cache; towers this small run on one thread best."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROSSMODAL_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -266,8 +273,8 @@ def apart(embeddings):
 @pytest.mark.parametrize("name", MODELS)
 def test_embeddings_equal_open_clips_in_any_company_and_order(name, backend, spec, pictures, expected):
     images, texts = expected(name)
-    assert apart(images) < 0.999, "pictures have to come out apart, or nothing is compared"
-    assert apart(np.unique(texts.round(4), axis=0)) < 0.999
+    for theirs in (images, texts):  # or nothing would be compared
+        assert apart(np.unique(theirs.round(4), axis=0)) < 0.9995
 
     encoder = load_encoder(f"open_clip:{spec(name)}", backend=backend, batch_size=4)
     order = np.random.default_rng(1).permutation(len(TEXTS))

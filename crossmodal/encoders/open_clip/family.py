@@ -61,9 +61,7 @@ def export(model: TwinModel, blueprint: Blueprint, folder: Path) -> None:
     architecture = json.loads(json.dumps(dict(blueprint.architecture)))
     text_cfg, text_config = architecture["model_cfg"]["text_cfg"], architecture.get(_TEXT_CONFIG)
     if text_config is not None and Path(text_cfg["hf_model_name"]).is_absolute():
-        home = (
-            folder.absolute() / _TEXT_CONFIG
-        )  # where open_clip is told to look
+        home = folder.absolute() / _TEXT_CONFIG  # where open_clip is told to look
         home.mkdir(exist_ok=True)
         (home / "config.json").write_text(json.dumps(text_config, indent=2) + "\n")
         text_cfg["hf_model_name"] = str(home)

@@ -131,9 +131,7 @@ def _build(name: str, model_cfg: Mapping[str, Any], hf_text_config: Mapping[str,
             if folder is not None:
                 text_cfg |= {"hf_model_name": folder, "hf_model_pretrained": False}
             model: nn.Module = kind(**config)
-    except (
-        Exception
-    ) as error:  # of any class: unknown keys, odd sizes, no such timm model
+    except Exception as error:  # of any class: unknown keys, odd sizes, no such timm model
         reason = " ".join(str(error).split())
         raise EncoderError(
             f"open_clip cannot build the architecture of {name} ({type(error).__name__}: {reason:.200})"

@@ -122,9 +122,7 @@ def _read_repo(repo: str) -> Source:
 def _read_folder(folder: Path) -> Source:
     folder = folder.expanduser().absolute()
     if not (folder / CONFIG).is_file():
-        raise EncoderError(
-            f"{folder} holds no {CONFIG}; expected a folder as open_clip writes it"
-        )
+        raise EncoderError(f"{folder} holds no {CONFIG}; expected a folder as open_clip writes it")
     model_cfg, preprocess_cfg = _read_config(folder / CONFIG)
     return _source(f"local-dir:{folder}", model_cfg, preprocess_cfg, _find_weights(folder), folder)
 
@@ -173,9 +171,7 @@ def _source(
     if text_cfg.get("hf_tokenizer_name"):
         tokenizer = folder or _tokenizer_folder(name, text_cfg["hf_tokenizer_name"])
     elif folder is None and "siglip" in name.lower().partition("/")[0]:
-        raise EncoderError(
-            f"{name} names no tokenizer; expected 'hf_tokenizer_name' in its text_cfg"
-        )
+        raise EncoderError(f"{name} names no tokenizer; expected 'hf_tokenizer_name' in its text_cfg")
     if text_cfg.get("hf_model_name"):
         if Path(text_cfg["hf_model_name"]).is_dir():
             text_cfg["hf_model_name"] = str(Path(text_cfg["hf_model_name"]).absolute())
@@ -239,11 +235,22 @@ def _fetch(name: str, fetch: Callable[[], _Got]) -> _Got:
     try:
         return fetch()
     except Exception as error:  # of many classes, by what is missing: network, repository, permission, disk
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise EncoderError(
-            f"{name} has to come from the Hugging Face hub, and that failed: {reason:.160}. Without network, "
-            "name weights you have (open_clip:ARCH/FILE, open_clip:local-dir:FOLDER), or use the encoder lite"
+            f"{name} has to come from the Hugging Face hub, and that failed ({_first_cause(error):.200}). "
+            "Without network, name weights you have (open_clip:ARCH/FILE, open_clip:local-dir:FOLDER) or use "
+            "the encoder lite"
         ) from error
+
+
+def _first_cause(error: BaseException) -> str:
+    """Say what an error began with: of a failed download the last ones tell only that it failed."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, and the hub's cache does not hold it"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _either(things: Iterable[str]) -> str:
