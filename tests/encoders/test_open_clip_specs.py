@@ -14,6 +14,8 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from crossmodal.encoders import load_encoder, read_blueprint
 from crossmodal.encoders.checkpoint import save_checkpoint
@@ -147,6 +149,49 @@ def test_quickgelu_outlives_checkpoint_and_export(state, tiny, tmp_path, monkeyp
     expected = embed_texts(blueprint.name)
     np.testing.assert_array_equal(embed_texts(str(tmp_path / "saved")), expected)
     np.testing.assert_array_equal(embed_texts(f"open_clip:local-dir:{tmp_path / 'exported'}"), expected)
+
+
+def keep_in_hub_cache(cache, repo, *files):
+    """Lay files where the hub's client keeps what it fetched of a repository."""
+    home, commit = cache / f"models--{repo.replace('/', '--')}", "a" * 40
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    (home / "snapshots" / commit).mkdir(parents=True)
+    for file in files:
+        shutil.copy(file, home / "snapshots" / commit)
+
+
+def write_word_tokenizer(folder):
+    file = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "red": 2, "[EOS]": 3}, unk_token="[UNK]"))
+    file.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=file, pad_token="[PAD]").save_pretrained(folder)
+    return folder
+
+
+def test_what_the_hub_gave_before_serves_without_network(folder, tmp_path, monkeypatch):
+    text_cfg = {**MODEL_CFG["text_cfg"], "hf_tokenizer_name": "someone/words", "pool_type": "last"}
+    write_config(folder, {**MODEL_CFG, "text_cfg": text_cfg}, mean=[0.3] * 3)
+    keep_in_hub_cache(tmp_path / "hub", "someone/model", *folder.iterdir())
+    tokenizer = write_word_tokenizer(tmp_path / "tokenizer")
+    keep_in_hub_cache(tmp_path / "hub", "someone/words", *tokenizer.iterdir())
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    blueprint = read_blueprint("open_clip:hf-hub:someone/model")
+    assert blueprint.name == "open_clip:hf-hub:someone/model"
+    assert blueprint.architecture["preprocess_cfg"]["mean"] == [0.3] * 3
+    assert blueprint.tokenizer(["red blue"]) == [[2, 1] + [0] * 10]
+    shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+    local = f"open_clip:local-dir:{folder}"
+    assert blueprint.fingerprint == read_blueprint(local).fingerprint
+    np.testing.assert_array_equal(embed_texts(blueprint.name), embed_texts(local))
+
+
+def test_towers_share_their_parameters_with_the_model_that_is_saved(folder):
+    model = read_blueprint(f"open_clip:local-dir:{folder}").load()
+    towers = {id(p) for tower in (model.image, model.text) for p in tower.parameters()}
+    owned = {id(p): name for name, p in model.owner.named_parameters()}
+    assert towers < set(owned)
+    assert [owned[i] for i in set(owned) - towers] == ["logit_scale"]
 
 
 def test_a_blueprint_is_read_without_loading_the_weights(folder):

@@ -67,8 +67,8 @@ def export(model: TwinModel, blueprint: Blueprint, folder: Path) -> None:
         text_cfg["hf_model_name"] = str(home)
     config = {key: architecture[key] for key in ("model_cfg", "preprocess_cfg")}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    if isinstance(blueprint.tokenizer, OpenClipTokenizer):
-        blueprint.tokenizer.copy_files(folder)
+    assert isinstance(blueprint.tokenizer, OpenClipTokenizer), "a blueprint of another family"
+    blueprint.tokenizer.copy_files(folder)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.owner.state_dict().items()}
     save_file(state, folder / PREFERRED_WEIGHTS[0])
 
