@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crossmodal.encoders.blueprint import Blueprint, TwinModel, fingerprint
 from crossmodal.encoders.open_clip.specs import CONFIG, PREFERRED_WEIGHTS, read_spec
@@ -19,7 +19,11 @@ from crossmodal.encoders.weights import file_digest
 from crossmodal.errors import EncoderError
 
 FAMILY = "open_clip"
-_FIT = {"shortest": "crop", "longest": "pad", "squash": "squash"}
+_FIT: dict[str, Literal["crop", "pad", "squash"]] = {
+    "shortest": "crop",
+    "longest": "pad",
+    "squash": "squash",
+}
 _WEIGHTS = "model.safetensors"
 _TEXT_CONFIG = "hf_text_config"
 
@@ -128,6 +132,12 @@ def _preprocessing(name: str, preprocess_cfg: Mapping[str, Any]) -> Preprocessin
     if fit not in _FIT:
         raise EncoderError(f"{name} resizes pictures by {fit!r}; expected one of {', '.join(_FIT)}")
     # "random" is for training; where nothing is drawn open_clip takes bicubic for it
-    resample = "bilinear" if preprocess_cfg["interpolation"] == "bilinear" else "bicubic"
-    fill = (preprocess_cfg["fill_color"],) * 3
-    return Preprocessing(size=sides.pop(), fit=_FIT[fit], resample=resample, fill=fill, exact=True)  # type: ignore[arg-type]
+    bilinear = preprocess_cfg["interpolation"] == "bilinear"
+    grey = preprocess_cfg["fill_color"]
+    return Preprocessing(
+        size=sides.pop(),
+        fit=_FIT[fit],
+        resample="bilinear" if bilinear else "bicubic",
+        fill=(grey, grey, grey),
+        exact=True,
+    )

@@ -14,6 +14,7 @@ from open_clip.model import (  # type: ignore[import-untyped]  # it ships no typ
     set_model_preprocess_cfg,
     text_global_pool,
 )
+from open_clip.transformer import TextTransformer  # type: ignore[import-untyped]  # it ships no types
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,8 +45,11 @@ def load_model(
 
 def normalisation(preprocess_cfg: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Give mean and deviation of the three channels; a single number holds for all."""
-    mean, std = preprocess_cfg["mean"], preprocess_cfg["std"]
-    return [list(x) if isinstance(x, list | tuple) else [x] * 3 for x in (mean, std)]  # type: ignore[return-value]
+
+    def channels(value: Any) -> list[float]:
+        return list(value) if isinstance(value, list | tuple) else [value] * 3
+
+    return channels(preprocess_cfg["mean"]), channels(preprocess_cfg["std"])
 
 
 class Pooled(nn.Module):
@@ -113,9 +117,9 @@ def _text_tower(owner: Any) -> nn.Module:
     if isinstance(owner, CLIP):
         return NormalisedText(TextLayers(owner, owner.text_pool_type, owner.text_eos_id))
     text = owner.text
-    if hasattr(text, "resblocks") or getattr(text, "cls_emb", None) is not None or hasattr(text, "pooler"):
-        return NormalisedText(Pooled(text))  # CoCa's appended mark, or a Hugging Face model
-    return NormalisedText(TextLayers(text, text.pool_type, text.eos_id))
+    if isinstance(text, TextTransformer) and text.cls_emb is None:
+        return NormalisedText(TextLayers(text, text.pool_type, text.eos_id))
+    return NormalisedText(Pooled(text))  # a Hugging Face model, or CoCa's, which appends a mark of its own
 
 
 def _build(name: str, model_cfg: Mapping[str, Any], hf_text_config: Mapping[str, Any] | None) -> nn.Module:
