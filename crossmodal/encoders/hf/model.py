@@ -1,0 +1,193 @@
+"""Models of transformers as two towers: loaded with all their weights, taken apart without copying any."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from crossmodal.encoders.blueprint import TwinModel
+from crossmodal.encoders.hf.pixels import ProcessorPixels
+from crossmodal.encoders.hf.quiet import quiet_transformers
+from crossmodal.encoders.hf.repository import one_line
+from crossmodal.encoders.hf.tokens import TokenSettings
+from crossmodal.encoders.pixel_tower import PixelTower
+from crossmodal.errors import EncoderError, first_few
+
+_IMAGE_PARTS = ("vision", "visual")
+_TEXT_PARTS = ("text",)
+
+
+class ImageFeatures(nn.Module):
+    """The part of a model that pictures go through."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        super().__init__()
+        self.part = _without(owner, _TEXT_PARTS)
+        _pool_whole_pictures(self.part)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map normalised pixels (B, 3, H, W) to features (B, D)."""
+        return _features(self.part.get_image_features(pixel_values=pixels))
+
+
+class TextTower(nn.Module):
+    """The part of a model that texts go through, with what its tokenizer says about padding.
+
+    :param pad_id: the id of padding that the model must not look at, or None where it gets no mask.
+    :param pad_side: the end of a text at which padding is.
+    """
+
+    def __init__(self, owner: nn.Module, pad_id: int | None, pad_side: str) -> None:
+        super().__init__()
+        self.part = _without(owner, _IMAGE_PARTS)
+        self.pad_id = pad_id
+        self.pad_side = pad_side
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map token ids (B, T), all real or padded to the full length, to (B, D), rows L2-normalised."""
+        outputs = self.part.get_text_features(input_ids=ids, attention_mask=self._mask(ids))
+        return functional.normalize(_features(outputs), dim=-1)
+
+    def _mask(self, ids: Tensor) -> Tensor | None:
+        """Mark all between the first and the last real token as real: padding's id may occur in a text."""
+        if self.pad_id is None:
+            return None
+        real = (ids != self.pad_id).long()
+        if self.pad_side == "left":
+            return (real.cumsum(1) > 0).long()
+        return (real.flip(1).cumsum(1).flip(1) > 0).long()
+
+
+def twin(owner: nn.Module, preprocessing: ProcessorPixels, tokens: TokenSettings) -> TwinModel:
+    """Take a model apart into towers, which share its layers."""
+    pad_id = tokens.pad_id if tokens.masked else None
+    image = PixelTower(ImageFeatures(owner), preprocessing.mean, preprocessing.std)
+    return TwinModel(owner=owner, image=image, text=TextTower(owner, pad_id, tokens.pad_side))
+
+
+def load_pretrained(name: str, folder: Path) -> nn.Module:
+    """Build a model from a folder of transformers, with its weights, in float32 and eval mode.
+
+    :raises EncoderError: when the weights are torn, or do not fit the configuration.
+    """
+    from transformers import AutoModel
+
+    try:
+        with quiet_transformers():
+            model, report = AutoModel.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # of whatever class: torn files, refused pickles, odd configurations
+        raise EncoderError(
+            f"{name}: its weights cannot be loaded ({one_line(error)}); fetch them again"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    mismatched = sorted(
+        f"{key} {_shape(seen)} for {_shape(wanted)}" for key, seen, wanted in report["mismatched_keys"]
+    )
+    if missing or mismatched:
+        raise _unfit(name, mismatched, missing)
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Off the file, where tensors lie as they come: sums over unaligned ones differ in their last bits.
+        tensor.data = tensor.data.clone()
+    return model.eval()  # type: ignore[no-any-return]  # transformers is not seen by mypy
+
+
+def load_state(name: str, architecture: Mapping[str, Any], file: Path) -> nn.Module:
+    """Build a model from its full configuration and a state dict in safetensors, in float32 and eval mode.
+
+    :raises EncoderError: when the weights are torn, or do not fit the configuration.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(
+            f"{name}: {file.name} cannot be loaded ({one_line(error)}); copy it again"
+        ) from error
+    model = _build(name, architecture)
+    own = model.state_dict()
+    mismatched = sorted(
+        f"{key} {_shape(state[key].shape)} for {_shape(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if own[key].shape != state[key].shape
+    )
+    shared = _shared_names(own)
+    missing = sorted(key for key in own.keys() - state.keys() if not shared.get(key, set()) & state.keys())
+    unknown_names = sorted(state.keys() - own.keys())
+    if mismatched or missing or unknown_names:
+        raise _unfit(name, mismatched, missing, unknown_names)
+    model.load_state_dict(state, strict=False)
+    return model.eval()
+
+
+def _build(name: str, architecture: Mapping[str, Any]) -> nn.Module:
+    """Build a model with weights of no account, in float32."""
+    from transformers import AutoConfig, AutoModel
+    from transformers.initialization import no_init_weights
+
+    try:
+        with quiet_transformers(), no_init_weights():
+            config = AutoConfig.for_model(**json.loads(json.dumps(dict(architecture))))
+            return AutoModel.from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+    except Exception as error:  # of whatever class transformers stumbles over an odd configuration
+        raise EncoderError(f"{name}: its architecture cannot be built ({one_line(error)})") from error
+
+
+def _without(owner: nn.Module, parts: tuple[str, ...]) -> Any:
+    """Give the same model, of the same layers, without those whose names begin so."""
+    part = copy.copy(owner)
+    part._modules = {key: child for key, child in owner._modules.items() if not key.startswith(parts)}
+    return part
+
+
+def _pool_whole_pictures(part: Any) -> None:
+    """Replace a pooling window larger than any picture, which only torch runs, by one of the picture's size."""
+    vision = part.vision_model
+    pooler = vision._modules.get("pooler")
+    if isinstance(pooler, nn.AvgPool2d) and 2 * pooler.kernel_size >= vision.config.image_size:  # ALIGN's
+        pooled = copy.copy(vision)  # the owner keeps its own
+        pooled._modules = {**vision._modules, "pooler": nn.AdaptiveAvgPool2d(1)}
+        part._modules["vision_model"] = pooled
+
+
+def _features(outputs: Any) -> Tensor:
+    """Give the features: newer versions of transformers return them among a tower's other outputs."""
+    return outputs if isinstance(outputs, Tensor) else outputs.pooler_output
+
+
+def _shared_names(state: Mapping[str, Tensor]) -> dict[str, set[str]]:
+    """Give, for each name, those of the same storage: of tied weights a file holds one."""
+    by_place: dict[tuple[int, torch.Size], set[str]] = {}
+    for key, value in state.items():
+        by_place.setdefault((value.data_ptr(), value.shape), set()).add(key)
+    return {key: by_place[value.data_ptr(), value.shape] for key, value in state.items()}
+
+
+def _shape(shape: Any) -> str:
+    return "x".join(str(side) for side in shape) or "scalar"
+
+
+def _unfit(
+    name: str, mismatched: list[str], missing: list[str], extra: list[str] | None = None
+) -> EncoderError:
+    found = [
+        f"{len(names)} {what}: {first_few(names)}"
+        for what, names in (("of another shape", mismatched), ("missing", missing), ("unknown", extra or []))
+        if names
+    ]
+    return EncoderError(
+        f"{name}: its weights do not fit its configuration ({'; '.join(found)}). "
+        "Take the config.json that was saved with them"
+    )
