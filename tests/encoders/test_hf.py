@@ -34,6 +34,15 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    """Models as small as these only wait for torch's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def clip_tokenizer() -> Any:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), "re", "red</w>", "th", "the</w>"]
@@ -147,6 +156,29 @@ def vit_and_bert(tokenizer: Any) -> tuple[Any, Any]:
     return hf.VisionTextDualEncoderModel(config), hf.VisionTextDualEncoderProcessor(processor, tokenizer)
 
 
+def groupvit(tokenizer: Any) -> tuple[Any, Any]:
+    groups = {"depths": [1, 1], "num_group_tokens": [4, 0], "num_output_groups": [4, 2]}
+    config = hf.GroupViTConfig(
+        text_config=text_tower(tokenizer, eos_token_id=tokenizer.eos_token_id),
+        vision_config={**EYES, **groups},
+        projection_dim=16,
+        projection_intermediate_dim=24,
+    )
+    return hf.GroupViTModel(config), hf.CLIPProcessor(cropping(), tokenizer)
+
+
+def metaclip(tokenizer: Any) -> tuple[Any, Any]:
+    text = text_tower(tokenizer, eos_token_id=tokenizer.eos_token_id)
+    config = hf.MetaClip2Config(text_config=text, vision_config=EYES, projection_dim=16)
+    return hf.MetaClip2Model(config), hf.CLIPProcessor(cropping(), tokenizer)
+
+
+def owlvit(tokenizer: Any) -> tuple[Any, Any]:
+    text = text_tower(tokenizer, eos_token_id=tokenizer.eos_token_id)
+    config = hf.OwlViTConfig(text_config=text, vision_config=EYES, projection_dim=16)
+    return hf.OwlViTModel(config), hf.CLIPProcessor(cropping(), tokenizer)
+
+
 def text_tower(tokenizer: Any, **more: Any) -> dict[str, Any]:
     own = {
         "vocab_size": len(tokenizer),
@@ -178,6 +210,9 @@ CASES = {
     "align": Case(align, bert_tokenizer, {}, limit=64),
     "chinese_clip": Case(chinese_clip, bert_tokenizer),
     "altclip": Case(altclip, xlmr_tokenizer),
+    "groupvit": Case(groupvit, clip_tokenizer),
+    "metaclip": Case(metaclip, xlmr_tokenizer),
+    "owlvit": Case(owlvit, clip_tokenizer),
     "vit_and_bert": Case(vit_and_bert, bert_tokenizer),
 }
 

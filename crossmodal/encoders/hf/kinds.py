@@ -19,18 +19,23 @@ class Kind:
 
 
 KINDS = {
-    "aimv2": Kind(),
     "align": Kind(text_limit=64),
     "altclip": Kind(),
     "chinese_clip": Kind(),
     "clip": Kind(),
     "clipseg": Kind(),
+    "groupvit": Kind(),
     "metaclip_2": Kind(),
+    "owlvit": Kind(),
     "siglip": Kind(padded=True),
     "vision-text-dual-encoder": Kind(),
 }
-"""The kinds known, by the ``model_type`` in their ``config.json``. All that are not ``padded`` mask padding, or
-read a text from left to right up to its end mark, so that without padding it has the same embedding."""
+"""The kinds known, by the ``model_type`` in their ``config.json``.
+
+All that are not ``padded`` mask padding, or read a text from left to right up to its end mark, so that it has
+the same embedding without padding. AIMv2 is left out: in transformers it reads a text from left to right when
+another one beside it is padded, and both ways when none is.
+"""
 
 _AFTER_PADDING_ID = {"altclip_text_model", "camembert", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 """Text towers that count positions from behind the number of their padding token."""

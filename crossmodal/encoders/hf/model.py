@@ -38,15 +38,13 @@ class ImageFeatures(nn.Module):
 class TextTower(nn.Module):
     """The part of a model that texts go through, with what its tokenizer says about padding.
 
-    :param pad_id: the id of padding that the model must not look at, or None where it gets no mask.
-    :param pad_side: the end of a text at which padding is.
+    :param tokens: whether texts come padded, and if so whether the model is told where.
     """
 
-    def __init__(self, owner: nn.Module, pad_id: int | None, pad_side: str) -> None:
+    def __init__(self, owner: nn.Module, tokens: TokenSettings) -> None:
         super().__init__()
         self.part = _without(owner, _IMAGE_PARTS)
-        self.pad_id = pad_id
-        self.pad_side = pad_side
+        self.tokens = tokens
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map token ids (B, T), all real or padded to the full length, to (B, D), rows L2-normalised."""
@@ -54,20 +52,19 @@ class TextTower(nn.Module):
         return functional.normalize(_features(outputs), dim=-1)
 
     def _mask(self, ids: Tensor) -> Tensor | None:
-        """Mark all between the first and the last real token as real: padding's id may occur in a text."""
-        if self.pad_id is None:
+        """Mark what is no padding, where the model is to be told: padding's id may occur in a text, too."""
+        if not self.tokens.masked:
             return None
-        real = (ids != self.pad_id).long()
-        if self.pad_side == "left":
+        real = (ids != self.tokens.pad_id).long()
+        if self.tokens.pad_side == "left":
             return (real.cumsum(1) > 0).long()
         return (real.flip(1).cumsum(1).flip(1) > 0).long()
 
 
 def twin(owner: nn.Module, preprocessing: ProcessorPixels, tokens: TokenSettings) -> TwinModel:
     """Take a model apart into towers, which share its layers."""
-    pad_id = tokens.pad_id if tokens.masked else None
     image = PixelTower(ImageFeatures(owner), preprocessing.mean, preprocessing.std)
-    return TwinModel(owner=owner, image=image, text=TextTower(owner, pad_id, tokens.pad_side))
+    return TwinModel(owner=owner, image=image, text=TextTower(owner, tokens))
 
 
 def load_pretrained(name: str, folder: Path) -> nn.Module:
@@ -153,7 +150,7 @@ def _without(owner: nn.Module, parts: tuple[str, ...]) -> Any:
 
 
 def _pool_whole_pictures(part: Any) -> None:
-    """Replace a pooling window larger than any picture, which only torch runs, by one of the picture's size."""
+    """Replace a pooling window larger than what it pools, which only torch runs, by one of that size."""
     vision = part.vision_model
     pooler = vision._modules.get("pooler")
     if isinstance(pooler, nn.AvgPool2d) and 2 * pooler.kernel_size >= vision.config.image_size:  # ALIGN's

@@ -85,14 +85,15 @@ def build_processor(settings: Mapping[str, Any]) -> Any:
     import transformers
 
     name = settings.get("image_processor_type")
-    known: Any = transformers.image_processing_utils.BaseImageProcessor
+    base: Any = transformers.image_processing_utils.BaseImageProcessor
     found: Any = getattr(transformers, name, None) if isinstance(name, str) else None
-    if not (isinstance(found, type) and issubclass(found, known)):
+    if not (isinstance(found, type) and issubclass(found, base)):
         raise EncoderError(
             f"This transformers ({transformers.__version__}) has no image processor {name!r}; "
             "install the version that wrote the model: pip install -U transformers"
         )
-    return found.from_dict(dict(settings))
+    processor: Any = found
+    return processor.from_dict(dict(settings))
 
 
 def describe_processor(name: str, processor: Any) -> ProcessorPixels:
