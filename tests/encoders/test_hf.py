@@ -213,7 +213,11 @@ CASES = {
     "groupvit": Case(groupvit, clip_tokenizer),
     "metaclip": Case(metaclip, xlmr_tokenizer),
     "owlvit": Case(owlvit, clip_tokenizer),
+    "siglip_ends_with_padding": Case(
+        siglip, lambda: gemma_tokenizer(pad_token="<eos>", padding_side="right"), TO_THE_END
+    ),
     "vit_and_bert": Case(vit_and_bert, bert_tokenizer),
+    "vit_and_slow_tokenizer": Case(vit_and_bert, lambda: hf.ByT5Tokenizer(model_max_length=LIMIT)),
 }
 
 

@@ -52,13 +52,20 @@ class TextTower(nn.Module):
         return functional.normalize(_features(outputs), dim=-1)
 
     def _mask(self, ids: Tensor) -> Tensor | None:
-        """Mark what is no padding, where the model is to be told: padding's id may occur in a text, too."""
+        """Mark what is no padding, where the model is to be told: at least one token of each text.
+
+        Padding's id may occur inside a text, and some tokenizers end every text with it. Texts without
+        padding get a mask as well, as processors give it: else OpenVINO goes wrong after a text of one token.
+        """
+        if not self.tokens.padded:
+            return torch.ones_like(ids)
         if not self.tokens.masked:
             return None
-        real = (ids != self.tokens.pad_id).long()
+        real, one = (ids != self.tokens.pad_id).long(), torch.ones_like(ids[:, :1])
         if self.tokens.pad_side == "left":
-            return (real.cumsum(1) > 0).long()
-        return (real.flip(1).cumsum(1).flip(1) > 0).long()
+            return torch.cat([(real.cumsum(1) > 0).long()[:, :-1], one], 1)
+        seen = (real.flip(1).cumsum(1).flip(1) > 0).long()
+        return torch.cat([one, seen[:, :-1] if self.tokens.ends_with_pad else seen[:, 1:]], 1)
 
 
 def twin(owner: nn.Module, preprocessing: ProcessorPixels, tokens: TokenSettings) -> TwinModel:
@@ -80,6 +87,7 @@ def load_pretrained(name: str, folder: Path) -> nn.Module:
                 folder,
                 dtype=torch.float32,
                 local_files_only=True,
+                trust_remote_code=False,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )

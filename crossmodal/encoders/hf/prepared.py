@@ -26,6 +26,7 @@ from crossmodal.machine import cache_root
 _FACTS = "facts.json"
 _FORMAT = 1
 _LIBRARIES = ("tokenizers", "torchvision", "transformers")
+_HERE = {"local_files_only": True, "trust_remote_code": False}
 _UNLIMITED = 10**9
 """From here on a tokenizer's length only says that nobody set one."""
 
@@ -103,9 +104,9 @@ def _facts(name: str, folder: Path, scratch: Path) -> dict[str, Any]:
 
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, **_HERE)
+            processor = AutoImageProcessor.from_pretrained(folder, **_HERE)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **_HERE)
             tokenizer.save_pretrained(scratch)
     except ImportError as error:
         raise MissingPackageError(f"{name}: {_needed(error)}") from error
@@ -136,12 +137,13 @@ def _token_settings(name: str, architecture: dict[str, Any], tokenizer: Any, fol
             f"{name}: neither its model nor its tokenizer says how long a text may be; "
             "set model_max_length in its tokenizer_config.json"
         )
-    limit = min(known)
+    limit, pad_id = min(known), tokenizer.pad_token_id or 0
     return TokenSettings(
         limit=limit,
         padded=kind.padded,
         masked=kind.padded and "attention_mask" in tokenizer.model_input_names,
-        pad_id=tokenizer.pad_token_id or 0,
+        pad_id=pad_id,
+        ends_with_pad=tokenizer("")["input_ids"][-1:] == [pad_id],
         pad_side=tokenizer.padding_side,
         fast=_file_suffices(tokenizer, folder, limit),
         files=tuple(sorted(path.name for path in folder.iterdir())),

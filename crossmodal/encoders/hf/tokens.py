@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossmodal.encoders.blueprint import Tokenize
+from crossmodal.encoders.hf.quiet import quiet_transformers
 from crossmodal.encoders.tokenizer import Tokenizer, encodable
 
 
@@ -18,13 +19,14 @@ class TokenSettings:
     ``fast`` says that its ``tokenizer.json`` alone gives the very ids; else transformers must run it.
     ``pad_id`` is what texts are filled up with: to the full ``limit`` where the model looks at its padding
     (``padded``), and an empty text to one token otherwise. With ``masked`` the model is told which tokens are
-    padding.
+    padding; ``ends_with_pad`` says that the mark at the end of every text has the same id.
     """
 
     limit: int
     padded: bool
     masked: bool
     pad_id: int
+    ends_with_pad: bool
     pad_side: Literal["left", "right"]
     fast: bool
     files: tuple[str, ...]
@@ -99,10 +101,15 @@ class _Slow:
         strings = encodable(texts)
         with self._running:
             if self._tokenizer is None:
-                from transformers import AutoTokenizer
-
-                self._tokenizer = AutoTokenizer.from_pretrained(self._folder, local_files_only=True)
+                self._tokenizer = _load(self._folder)
             if not strings:
                 return []
             encoded = self._tokenizer(strings, padding=False, verbose=False, **how)
             return [list(ids) for ids in encoded["input_ids"]]
+
+
+def _load(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
