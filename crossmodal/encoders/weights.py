@@ -3,11 +3,20 @@
 import hashlib
 import json
 import os
+import pickle
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from crossmodal.errors import EncoderError, first_few
 from crossmodal.machine import cache_root
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 _KNOWN = "digests.json"
+_HEADER_LIMIT = 100_000_000
 
 
 def file_digest(path: Path) -> str:
@@ -20,6 +29,129 @@ def file_digest(path: Path) -> str:
             known[stamp] = hashlib.file_digest(file, "sha256").hexdigest()
         _write_known(known)
     return known[stamp]
+
+
+def load_weights(model: "nn.Module", path: Path, *, strip: Iterable[str] = ()) -> None:
+    """Fill a model with the weights of a file, brought to the model's own dtype: every tensor, and no other.
+
+    :param path: safetensors, or what ``torch.save`` wrote of tensors alone.
+    :param strip: beginnings that are taken off the names, each where all names have it, such as ``module.``.
+    :raises EncoderError: when the file cannot be read, would run code, or does not fit; it names the first
+        tensors that are missing, unexpected or of another shape.
+    """
+    state = read_weights(path)
+    for prefix in strip:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    fill(model, state, path)
+
+
+def fill(model: "nn.Module", state: "dict[str, Tensor]", origin: Path) -> None:
+    """Fill a model with tensors by their names; tensors that share memory may come under one of their names.
+
+    :raises EncoderError: when they do not fit the model; ``origin`` is named as where they came from.
+    """
+    own = model.state_dict()
+    given = {_place(own[name]) for name in state if name in own}
+    missing = [name for name, tensor in own.items() if name not in state and _place(tensor) not in given]
+    unexpected = [name for name in state if name not in own]
+    reshaped = [
+        f"{name} {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
+        for name, tensor in state.items()
+        if name in own and tensor.shape != own[name].shape
+    ]
+    listed = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
+    wrong = [f"{len(names)} {how} ({first_few(names)})" for how, names in listed.items() if names]
+    if wrong:
+        raise EncoderError(
+            f"{origin} does not fit the configuration: of {len(own)} tensors {', '.join(wrong)}; "
+            "take the weights that were made for this architecture"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def read_weights(path: Path) -> "dict[str, Tensor]":
+    """Read the tensors of a file onto the CPU, by their names; what training wrapped them in is taken off.
+
+    :raises EncoderError: when the file cannot be read, or reading it would run code.
+    """
+    if is_safetensors(path):
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    loaded = _read_pickled_tensors(path)
+    for wrapping in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapping), dict):
+            loaded = loaded[wrapping]
+    from torch import Tensor
+
+    if not isinstance(loaded, dict) or not all(isinstance(each, Tensor) for each in loaded.values()):
+        raise EncoderError(f"{path} holds no tensors by their names; expected the state dict of a model")
+    return loaded
+
+
+def is_safetensors(path: Path) -> bool:
+    """Tell safetensors from what torch writes, by name or first bytes, and check that the file is whole.
+
+    :raises EncoderError: when the file cannot be read, or is safetensors that is torn.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise EncoderError(
+            f"Weights {path} cannot be read ({error.strerror or error}); check the path"
+        ) from error
+    if path.suffix == ".safetensors" or (start[8:] == b"{" and not start.startswith((b"PK", b"\x80"))):
+        check_safetensors(path)
+        return True
+    return False
+
+
+def check_safetensors(path: Path) -> None:
+    """Check that a file of safetensors has a header and the length that its header tells, without loading it.
+
+    :raises EncoderError: when it is missing, torn or something else.
+    """
+    try:
+        length = path.stat().st_size
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header: dict[str, Any] = json.loads(file.read(size) if size <= _HEADER_LIMIT else b"")
+        header.pop("__metadata__", None)
+        told = 8 + size + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except OSError as error:
+        raise EncoderError(
+            f"Weights {path} cannot be read ({error.strerror or error}); check the path"
+        ) from error
+    except (ValueError, AttributeError, KeyError, IndexError, TypeError) as error:
+        raise EncoderError(f"{path} is no safetensors file: its header is torn; fetch it again") from error
+    if length != told:
+        raise EncoderError(f"{path} is torn: {length} bytes, its header tells of {told}; fetch it again")
+
+
+def _read_pickled_tensors(path: Path) -> Any:
+    """Read what ``torch.save`` wrote, tensors and plain containers only."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a TorchScript archive, which is refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "TorchScript" not in str(error):
+            raise EncoderError(f"{path} is torn or no file of weights; fetch it again") from error
+        raise EncoderError(
+            f"{path} holds more than tensors and would run code when read, which is refused; "
+            "save its state dict as safetensors"
+        ) from error
+    except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise EncoderError(f"{path} is torn or no file of weights; fetch it again") from error
+
+
+def _place(tensor: "Tensor") -> tuple[object, ...]:
+    """Say which memory a tensor lies in, to tell those that share it."""
+    return (tensor.device, tensor.data_ptr(), tensor.numel()) if tensor.numel() else (id(tensor),)
 
 
 def _read_known() -> dict[str, str]:
