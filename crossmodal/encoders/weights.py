@@ -39,11 +39,7 @@ def load_weights(model: "nn.Module", path: Path, *, strip: Iterable[str] = ()) -
     :raises EncoderError: when the file cannot be read, would run code, or does not fit; it names the first
         tensors that are missing, unexpected or of another shape.
     """
-    state = read_weights(path)
-    for prefix in strip:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    fill(model, state, path)
+    fill(model, read_weights(path, strip=strip), path)
 
 
 def fill(model: "nn.Module", state: "dict[str, Tensor]", origin: Path) -> None:
@@ -70,24 +66,22 @@ def fill(model: "nn.Module", state: "dict[str, Tensor]", origin: Path) -> None:
     model.load_state_dict(state, strict=False)
 
 
-def read_weights(path: Path) -> "dict[str, Tensor]":
+def read_weights(path: Path, *, strip: Iterable[str] = ()) -> "dict[str, Tensor]":
     """Read the tensors of a file onto the CPU, by their names; what training wrapped them in is taken off.
 
+    :param strip: as for ``load_weights``.
     :raises EncoderError: when the file cannot be read, or reading it would run code.
     """
     if is_safetensors(path):
         from safetensors.torch import load_file
 
-        return load_file(path)
-    loaded = _read_pickled_tensors(path)
-    for wrapping in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapping), dict):
-            loaded = loaded[wrapping]
-    from torch import Tensor
-
-    if not isinstance(loaded, dict) or not all(isinstance(each, Tensor) for each in loaded.values()):
-        raise EncoderError(f"{path} holds no tensors by their names; expected the state dict of a model")
-    return loaded
+        state = load_file(path)
+    else:
+        state = _read_pickled_tensors(path)
+    for prefix in strip:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def is_safetensors(path: Path) -> bool:
@@ -130,8 +124,21 @@ def check_safetensors(path: Path) -> None:
         raise EncoderError(f"{path} is torn: {length} bytes, its header tells of {told}; fetch it again")
 
 
-def _read_pickled_tensors(path: Path) -> Any:
-    """Read what ``torch.save`` wrote, tensors and plain containers only."""
+def _read_pickled_tensors(path: Path) -> "dict[str, Tensor]":
+    """Read a state dict that ``torch.save`` wrote, by itself or in the wrapping of a training checkpoint."""
+    from torch import Tensor
+
+    loaded = _unpickle(path)
+    for wrapping in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapping), dict):
+            loaded = loaded[wrapping]
+    if not isinstance(loaded, dict) or not all(isinstance(each, Tensor) for each in loaded.values()):
+        raise EncoderError(f"{path} holds no tensors by their names; expected the state dict of a model")
+    return loaded
+
+
+def _unpickle(path: Path) -> Any:
+    """Read what ``torch.save`` wrote: tensors and plain containers only."""
     import torch
 
     try:
