@@ -88,7 +88,8 @@ class TextSide(nn.Module):
 
         :param mask: (B, T), 0 where there is padding behind the text; None: no padding.
         """
-        states = self.tower(input_ids=ids, attention_mask=mask).last_hidden_state
+        seen = torch.ones_like(ids) if mask is None else mask  # without one, some towers cannot be converted
+        states = self.tower(input_ids=ids, attention_mask=seen).last_hidden_state
         return reduce(self.kind, states, mask)
 
     def project(self, features: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -58,7 +58,7 @@ class GeneralisedPooling(nn.Module):
         states = self.gru(positions.to(features.dtype).unsqueeze(0))[0]
         both = (states[..., :HIDDEN_WIDTH] + states[..., HIDDEN_WIDTH:]) / 2
         weights = torch.softmax(self.score(both) / TEMPERATURE, dim=1)
-        if self.fixed and torch.jit.is_tracing():
+        if self.fixed and torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # untyped in torch
             # Constants in the converted tower: where a GRU's whole input is constant, OpenVINO 2026.4 gives
             # other weights when it is compiled for several requests at once.
             return torch.tensor(weights.tolist(), dtype=weights.dtype)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crossmodal.encoders.lite import weights as lite_weights
 from crossmodal.encoders.towers.hub import LOCAL, fetch
@@ -80,8 +80,7 @@ class TextSource:
                 f"The weights in {self.folder} do not fit its config.json: "
                 f"{len(lacking)} tensors are missing ({first_few(lacking)}); fetch or save them again"
             )
-        model: nn.Module = net.eval()
-        return model
+        return _encoding_only(net)
 
 
 def find_text(text: str, pool: str | None) -> TextSource:
@@ -118,8 +117,13 @@ def build_text_tower(config: Mapping[str, Any]) -> "nn.Module":
     from transformers import AutoConfig
 
     kind, arguments = _class_of(config)
-    net: nn.Module = kind(AutoConfig.for_model(**config), **arguments)
-    return net
+    return _encoding_only(kind(AutoConfig.for_model(**config), **arguments))
+
+
+def _encoding_only(net: Any) -> "nn.Module":
+    """Have a model that could also write give its states alone: what it would keep cannot be converted."""
+    net.config.use_cache = False
+    return cast("nn.Module", net.eval())
 
 
 def _class_of(config: Mapping[str, Any]) -> tuple[Any, dict[str, bool]]:
