@@ -1,4 +1,4 @@
-"""Towers of tiny random models, against timm, transformers and sentence-transformers doing the same by hand."""
+"""Towers of tiny random models, against timm, transformers and sentence-transformers."""
 
 import json
 import logging

@@ -73,6 +73,8 @@ class TextSource:
                 )
         except Exception as error:  # transformers, torch and safetensors each raise their own
             reason = " ".join(str(error).split()) or type(error).__name__
+            if "weights_only" in reason:
+                reason = "its weights hold more than tensors and would run code; save them as safetensors"
             raise EncoderError(f"The text model in {self.folder} cannot be read: {reason:.200}") from error
         lacking = sorted(seen["missing_keys"])
         if lacking:
