@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform
+from tokenizers import Tokenizer, models, processors
 
 from crossmodal.encoders import read_blueprint
 from crossmodal.encoders.preprocessing import Preprocessing
@@ -193,13 +194,26 @@ def test_a_spec_is_written_again_in_full_and_plus_signs_may_stand_in_paths(tmp_p
 
 @pytest.fixture
 def text(tmp_path):
-    """A folder that looks like a BERT's, with an empty tokenizer."""
+    """A folder that looks like a BERT's, with a tokenizer of one word."""
     folder = tmp_path / "bert"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 24}))
     save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
-    (folder / "tokenizer.json").write_text("{}")
+    write_tokenizer(folder, processors.TemplateProcessing("$A [SEP]", None, [("[SEP]", 0)]))
     return folder
+
+
+def write_tokenizer(folder, marks=None):
+    file = Tokenizer(models.WordLevel({"[SEP]": 0}, unk_token="[SEP]"))
+    if marks is not None:
+        file.post_processor = marks
+    file.save(str(folder / "tokenizer.json"))
+
+
+def want_lower_case(folder):
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
 
 
 IMAGE = "efficientnet_lite0"
@@ -264,6 +278,9 @@ def rewrite(folder, **config):
         (lambda f: (f / "model.safetensors").unlink(), "holds no weights; expected model.safetensors"),
         (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 20), "its header is torn"),
         (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer.json; write one with"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json is torn or no tokenizer"),
+        (lambda f: write_tokenizer(f), "gives an empty text no token at all"),
+        (want_lower_case, "wants them in lower case (do_lower_case); add a Lowercase normalizer"),
         (lambda f: (f / "modules.json").write_text("[{"), "modules.json cannot be read"),
         (lambda f: (f / "modules.json").write_text("[{}]"), "does not list modules"),
     ],

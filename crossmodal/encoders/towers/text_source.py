@@ -180,18 +180,26 @@ def _check_files(folder: Path, settings: SentenceSettings) -> None:
             f"{folder} holds no tokenizer.json; write one with "
             f"transformers.AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
-    if settings.lower_case and not _lowers(folder / "tokenizer.json"):
-        raise EncoderError(
-            f"{folder} wants its texts in lower case (do_lower_case), which its tokenizer.json does not do; "
-            "add a Lowercase normalizer to it"
-        )
+    _check_tokenizer(folder / "tokenizer.json", settings)
 
 
-def _lowers(tokenizer: Path) -> bool:
+def _check_tokenizer(path: Path, settings: SentenceSettings) -> None:
     from tokenizers import Tokenizer
 
-    normalizer = Tokenizer.from_file(str(tokenizer)).normalizer
-    return normalizer is not None and normalizer.normalize_str("A") == "a"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises no narrower class
+        raise EncoderError(f"{path} is torn or no tokenizer ({error}); fetch it again") from error
+    if not tokenizer.encode("").ids:
+        raise EncoderError(
+            f"{path} gives an empty text no token at all, not even an end mark; give it a post-processor"
+        )
+    normalizer = tokenizer.normalizer
+    if settings.lower_case and (normalizer is None or normalizer.normalize_str("A") != "a"):
+        raise EncoderError(
+            f"{path} leaves texts as they are, but the model wants them in lower case (do_lower_case); "
+            "add a Lowercase normalizer to it"
+        )
 
 
 @contextlib.contextmanager
