@@ -158,7 +158,7 @@ def _unpickle(path: Path) -> Any:
 
 def _place(tensor: "Tensor") -> tuple[object, ...]:
     """Say which memory a tensor lies in, to tell those that share it."""
-    return (tensor.device, tensor.data_ptr(), tensor.numel()) if tensor.numel() else (id(tensor),)
+    return (tensor.device, tensor.data_ptr(), tensor.numel()) if tensor.data_ptr() else (id(tensor),)
 
 
 def _read_known() -> dict[str, str]:
