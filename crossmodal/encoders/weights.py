@@ -5,7 +5,7 @@ import json
 import os
 import pickle
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +56,21 @@ def fill(model: "nn.Module", state: "dict[str, Tensor]", origin: Path) -> None:
         for name, tensor in state.items()
         if name in own and tensor.shape != own[name].shape
     ]
+    if missing or unexpected or reshaped:
+        raise unfit(origin, missing=missing, unexpected=unexpected, reshaped=reshaped)
+    model.load_state_dict(state, strict=False)
+
+
+def unfit(
+    origin: object, *, missing: Sequence[str], unexpected: Sequence[str] = (), reshaped: Sequence[str]
+) -> EncoderError:
+    """Give the error for weights that do not fit: how many in which way, the first of each by name."""
     listed = {"missing": missing, "unexpected": unexpected, "of another shape": reshaped}
     wrong = [f"{len(names)} {how} ({first_few(names)})" for how, names in listed.items() if names]
-    if wrong:
-        raise EncoderError(
-            f"{origin} does not fit the configuration: of {len(own)} tensors {', '.join(wrong)}; "
-            "take the weights that were made for this architecture"
-        )
-    model.load_state_dict(state, strict=False)
+    return EncoderError(
+        f"{origin}: its weights do not fit its configuration: {'; '.join(wrong)}. "
+        "Take the weights that were made for this architecture"
+    )
 
 
 def read_weights(path: Path, *, strip: Iterable[str] = ()) -> "dict[str, Tensor]":
@@ -132,7 +139,8 @@ def _read_pickled_tensors(path: Path) -> "dict[str, Tensor]":
     for wrapping in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapping), dict):
             loaded = loaded[wrapping]
-    if not isinstance(loaded, dict) or not all(isinstance(each, Tensor) for each in loaded.values()):
+    tensors = isinstance(loaded, dict) and all(isinstance(each, Tensor) for each in loaded.values())
+    if not tensors or not loaded:
         raise EncoderError(f"{path} holds no tensors by their names; expected the state dict of a model")
     return loaded
 

@@ -243,7 +243,7 @@ def test_weights_that_do_not_fit_the_configuration_are_told_by_name(saved):
     state["extra"] = state.pop("image.head.norm.bias")
     save_file(state, saved / "model.safetensors")
     told = (
-        "tensors 1 missing (image.head.norm.bias), 1 unexpected (extra), "
+        "1 missing (image.head.norm.bias); 1 unexpected (extra); "
         "1 of another shape (text.head.norm.bias (9,) instead of (8,))"
     )
     with pytest.raises(EncoderError, match=re.escape(told)) as raised:

@@ -212,7 +212,10 @@ def test_weights_that_do_not_fit_are_listed(folder):
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     message = refusal(read_blueprint(f"hf:{folder}").load)
     assert "do not fit its configuration" in message
-    assert "1 of another shape: text_projection.weight 8x31 for 8x32; 1 missing: logit_scale" in message
+    assert (
+        "1 missing (logit_scale); 1 of another shape (text_projection.weight (8, 31) instead of (8, 32))"
+        in message
+    )
 
 
 def test_a_pickle_of_tensors_is_read_and_one_of_code_is_not_run(folder, tmp_path):
@@ -240,7 +243,7 @@ def checkpoint(whole: Path, tmp_path: Path) -> Path:
 
 def test_a_checkpoint_that_lacks_something_names_it(checkpoint):
     (checkpoint / "tokenizer.json").rename(checkpoint / "elsewhere")
-    assert "lacks tokenizer.json" in refusal(lambda: read_blueprint(str(checkpoint)))
+    assert "lacks its file tokenizer.json" in refusal(lambda: read_blueprint(str(checkpoint)))
     change(checkpoint / "config.json", preprocessing={})
     assert "its config.json is torn" in refusal(lambda: read_blueprint(str(checkpoint)))
 
@@ -251,7 +254,7 @@ def test_a_checkpoint_whose_weights_do_not_fit_lists_them(checkpoint):
     state["text_projection.weight"] = torch.zeros(8, 31)
     save_file(state, checkpoint / "model.safetensors")
     message = refusal(read_blueprint(str(checkpoint)).load)
-    assert "1 of another shape: text_projection.weight 8x31 for 8x32" in message
-    assert "1 missing: logit_scale; 1 unknown: logit_scales" in message
+    assert "1 of another shape (text_projection.weight (8, 31) instead of (8, 32))" in message
+    assert "1 missing (logit_scale); 1 unexpected (logit_scales)" in message
     (checkpoint / "model.safetensors").write_bytes(b"torn")
-    assert "model.safetensors cannot be loaded" in refusal(read_blueprint(str(checkpoint)).load)
+    assert "model.safetensors is no safetensors file" in refusal(lambda: read_blueprint(str(checkpoint)))

@@ -16,7 +16,8 @@ from crossmodal.encoders.hf.quiet import quiet_transformers
 from crossmodal.encoders.hf.repository import one_line
 from crossmodal.encoders.hf.tokens import TokenSettings
 from crossmodal.encoders.pixel_tower import PixelTower
-from crossmodal.errors import EncoderError, first_few
+from crossmodal.encoders.weights import load_weights, unfit
+from crossmodal.errors import EncoderError
 
 _IMAGE_PARTS = ("vision", "visual")
 _TEXT_PARTS = ("text",)
@@ -97,10 +98,10 @@ def load_pretrained(name: str, folder: Path) -> nn.Module:
         ) from error
     missing = sorted(report["missing_keys"])
     mismatched = sorted(
-        f"{key} {_shape(seen)} for {_shape(wanted)}" for key, seen, wanted in report["mismatched_keys"]
+        f"{key} {tuple(seen)} instead of {tuple(wanted)}" for key, seen, wanted in report["mismatched_keys"]
     )
     if missing or mismatched:
-        raise _unfit(name, mismatched, missing)
+        raise unfit(name, missing=missing, reshaped=mismatched)
     for tensor in (*model.parameters(), *model.buffers()):
         # Off the file, where tensors lie as they come: sums over unaligned ones differ in their last bits.
         tensor.data = tensor.data.clone()
@@ -112,28 +113,8 @@ def load_state(name: str, architecture: Mapping[str, Any], file: Path) -> nn.Mod
 
     :raises EncoderError: when the weights are torn, or do not fit the configuration.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(
-            f"{name}: {file.name} cannot be loaded ({one_line(error)}); copy it again"
-        ) from error
     model = _build(name, architecture)
-    own = model.state_dict()
-    mismatched = sorted(
-        f"{key} {_shape(state[key].shape)} for {_shape(own[key].shape)}"
-        for key in own.keys() & state.keys()
-        if own[key].shape != state[key].shape
-    )
-    shared = _shared_names(own)
-    missing = sorted(key for key in own.keys() - state.keys() if not shared.get(key, set()) & state.keys())
-    unknown_names = sorted(state.keys() - own.keys())
-    if mismatched or missing or unknown_names:
-        raise _unfit(name, mismatched, missing, unknown_names)
-    model.load_state_dict(state, strict=False)
+    load_weights(model, file)
     return model.eval()
 
 
@@ -170,29 +151,3 @@ def _pool_whole_pictures(part: Any) -> None:
 def _features(outputs: Any) -> Tensor:
     """Give the features: newer versions of transformers return them among a tower's other outputs."""
     return outputs if isinstance(outputs, Tensor) else outputs.pooler_output
-
-
-def _shared_names(state: Mapping[str, Tensor]) -> dict[str, set[str]]:
-    """Give, for each name, those of the same storage: of tied weights a file holds one."""
-    by_place: dict[tuple[int, torch.Size], set[str]] = {}
-    for key, value in state.items():
-        by_place.setdefault((value.data_ptr(), value.shape), set()).add(key)
-    return {key: by_place[value.data_ptr(), value.shape] for key, value in state.items()}
-
-
-def _shape(shape: Any) -> str:
-    return "x".join(str(side) for side in shape) or "scalar"
-
-
-def _unfit(
-    name: str, mismatched: list[str], missing: list[str], extra: list[str] | None = None
-) -> EncoderError:
-    found = [
-        f"{len(names)} {what}: {first_few(names)}"
-        for what, names in (("of another shape", mismatched), ("missing", missing), ("unknown", extra or []))
-        if names
-    ]
-    return EncoderError(
-        f"{name}: its weights do not fit its configuration ({'; '.join(found)}). "
-        "Take the config.json that was saved with them"
-    )

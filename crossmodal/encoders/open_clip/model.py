@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from open_clip import CLIP, CoCa, CustomTextCLIP  # type: ignore[import-untyped]  # it ships no types
-from open_clip.model import (  # type: ignore[import-untyped]  # it ships no types
+from open_clip import CLIP, CoCa, CustomTextCLIP
+from open_clip.model import (
     set_model_preprocess_cfg,
     text_global_pool,
 )
-from open_clip.transformer import TextTransformer  # type: ignore[import-untyped]  # it ships no types
+from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 

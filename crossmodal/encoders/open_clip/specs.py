@@ -60,7 +60,7 @@ def read_spec(rest: str) -> Source:
         return _read_folder(Path(place)) if scheme == "local-dir" else _read_repo(place)
     architecture, _, which = rest.partition("/")
     model_cfg = _built_in(architecture)
-    import open_clip  # type: ignore[import-untyped]  # it ships no types
+    import open_clip
 
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not which:
@@ -108,7 +108,7 @@ def _read_tag(architecture: str, tag: str, model_cfg: dict[str, Any], tag_cfg: d
 
 
 def _read_repo(repo: str) -> Source:
-    from open_clip.pretrained import (  # type: ignore[import-untyped]  # it ships no types
+    from open_clip.pretrained import (
         download_pretrained_from_hf,
     )
 
@@ -196,7 +196,7 @@ def _check(name: str, model_cfg: dict[str, Any]) -> None:
 
 def complete_preprocess_cfg(model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any]) -> dict[str, Any]:
     """Fill in open_clip's defaults; the size is always the tower's own."""
-    from open_clip.transform import (  # type: ignore[import-untyped]  # it ships no types
+    from open_clip.transform import (
         PreprocessCfg,
         merge_preprocess_dict,
     )

@@ -133,7 +133,7 @@ class OpenClipTokenizer:
 
     def _made(self) -> Any:
         if self._owner is None:
-            from open_clip.tokenizer import (  # type: ignore[import-untyped]  # it ships no types
+            from open_clip.tokenizer import (
                 HFTokenizer,
                 SimpleTokenizer,
             )
