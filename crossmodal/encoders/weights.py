@@ -139,10 +139,10 @@ def _read_pickled_tensors(path: Path) -> "dict[str, Tensor]":
     for wrapping in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapping), dict):
             loaded = loaded[wrapping]
-    tensors = isinstance(loaded, dict) and all(isinstance(each, Tensor) for each in loaded.values())
-    if not tensors or not loaded:
+    state: dict[str, Tensor] = loaded if isinstance(loaded, dict) else {}
+    if not state or not all(isinstance(each, Tensor) for each in state.values()):
         raise EncoderError(f"{path} holds no tensors by their names; expected the state dict of a model")
-    return loaded
+    return state
 
 
 def _unpickle(path: Path) -> Any:

@@ -244,6 +244,7 @@ def checkpoint(whole: Path, tmp_path: Path) -> Path:
 def test_a_checkpoint_that_lacks_something_names_it(checkpoint):
     (checkpoint / "tokenizer.json").rename(checkpoint / "elsewhere")
     assert "lacks its file tokenizer.json" in refusal(lambda: read_blueprint(str(checkpoint)))
+    (checkpoint / "elsewhere").rename(checkpoint / "tokenizer.json")
     change(checkpoint / "config.json", preprocessing={})
     assert "its config.json is torn" in refusal(lambda: read_blueprint(str(checkpoint)))
 
