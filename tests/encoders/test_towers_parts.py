@@ -298,9 +298,7 @@ def test_weights_that_are_those_of_another_model_are_told(text, tmp_path):
     ):
         read_blueprint(f"towers:{IMAGE}+{text}").load()
     save_file(timm.create_model("test_vit2").state_dict(), tmp_path / "w.safetensors")
-    with pytest.raises(
-        EncoderError, match=r"does not fit the configuration: of \d+ tensors 3 missing \(cls_token"
-    ):
+    with pytest.raises(EncoderError, match=r"do not fit its configuration: 3 missing \(cls_token"):
         read_blueprint(f"towers:test_vit/{tmp_path}/w.safetensors+minilm").load()
 
 
