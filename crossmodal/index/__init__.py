@@ -3,5 +3,6 @@
 from crossmodal.index.base import Index
 from crossmodal.index.exact import ExactIndex
 from crossmodal.index.faiss import FaissIndex
+from crossmodal.index.forms import STORAGES, Storage
 
-__all__ = ["ExactIndex", "FaissIndex", "Index"]
+__all__ = ["STORAGES", "ExactIndex", "FaissIndex", "Index", "Storage"]

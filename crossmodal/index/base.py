@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crossmodal.errors import IndexingError, first_few
+from crossmodal.index.forms import Stored
+from crossmodal.index.forms import Vectors as Vectors
 
-Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
@@ -105,7 +106,7 @@ class Index(ABC):
         """Give for each checked query its best hits, ``k`` of them or as many as there are, in order."""
 
 
-def exact_scores(query: Vectors, vectors: Vectors, positions: Ids | None = None) -> Scores:
+def exact_scores(query: Vectors, vectors: Vectors | Stored, positions: Ids | None = None) -> Scores:
     """Give the inner products of ``query`` (D,) with ``vectors`` (N, D), rounded once, to float32: (N,).
 
     ``positions`` picks rows of ``vectors``. Summed in float64 row by row, in one order whatever the row's

@@ -11,11 +11,12 @@ import numpy as np
 
 from crossmodal.errors import IndexingError
 from crossmodal.index.base import NORM_TOLERANCE, Ids, Index, Scores, Vectors, best, exact_scores
+from crossmodal.index.forms import Storage, Stored, form_of
 from crossmodal.index.gpu import MAX_CANDIDATES, ROWS_WORTH_A_COPY, GpuCopy, Gpus, choose_gpus, meant_by_auto
 from crossmodal.index.lock import ReadWriteLock
 from crossmodal.index.rows import Rows
 from crossmodal.index.saved import read_rows, write_rows
-from crossmodal.index.scan import Mask, load_faiss, nearest
+from crossmodal.index.scan import Mask, load_faiss, nearest, nearest_bits
 
 _log = logging.getLogger(__name__)
 
@@ -23,13 +24,25 @@ _log = logging.getLogger(__name__)
 # scan against copy: 500,000 rows, 1% allowed 1.1 and 0.4 ms, 2% 2.6 and 2.4, 5% 5.7 and 8.4.
 _COPY_UP_TO = 0.02
 
-_LARGEST_PRODUCT = (1 + NORM_TOLERANCE) ** 2
+# Of binary vectors, so many times the rows asked for are scored again, and so many at least.
+_OVERSAMPLED = 10
+_LEAST_OVERSAMPLED = 100
+
+_ROWS_AT_A_TIME = 4096
+
+# Rounding to float16 may make a vector longer, by 2**-11 of itself and a little more.
+_LARGEST_PRODUCT = (1 + NORM_TOLERANCE) ** 2 * (1 + 2.0**-10)
 
 
 class FaissIndex(Index):
     """FAISS's flat inner-product search over rows in memory or mapped from a file.
 
-    Ids and scores equal ``ExactIndex`` to the last bit. FAISS sums in an order of its own and leaves ties
+    ``storage`` says in which form the vectors are kept. A score is the inner product of the query with the
+    vector as it was kept. Ids and scores equal ``ExactIndex`` over those vectors to the last bit, except for
+    ``binary``: there the rows whose bits are nearest to the query's signs are scored, ``_OVERSAMPLED`` times
+    ``k`` of them, and the best may be missed; a score is still exact.
+
+    How the others are made exact: FAISS sums in an order of its own and leaves ties
     open, so it is asked for more than ``k`` rows, these are scored again by ``exact_scores``, and when the
     k-th best is not clear of everything left out by more than the error of FAISS's sums, the rows around that
     border are looked up in one more pass.
@@ -37,26 +50,31 @@ class FaissIndex(Index):
     ``gpus``: "none", device numbers, or "auto": all that FAISS sees, unless the environment variable
     ``CROSSMODAL_GPUS`` says otherwise (``auto``, ``none``, or numbers: ``0`` or ``0,1``). From
     ``ROWS_WORTH_A_COPY`` rows on, a copy there, in half precision, proposes the candidates; searches with
-    ``allowed`` run on the CPU, as FAISS's flat GPU index takes no selector.
+    ``allowed`` run on the CPU, as FAISS's flat GPU index takes no selector; so do all of ``binary``.
 
     Searches may run in many threads; ``add`` and ``remove`` wait for those under way and hold up new ones, so
     a search sees a change whole or not at all.
     """
 
-    def __init__(self, dim: int, gpus: Gpus = "auto") -> None:
+    def __init__(self, dim: int, gpus: Gpus = "auto", storage: Storage = "float32") -> None:
         super().__init__(dim)
         load_faiss()
         if gpus == "auto":
             gpus = meant_by_auto()
-        devices = choose_gpus(gpus)
+        devices = choose_gpus(gpus) if storage != "binary" else []
         self._gpu = GpuCopy(devices) if devices else None
         self._gpu_may_fail = gpus == "auto"
-        self._rows = Rows(np.empty(0, np.int64), np.empty((0, dim), np.float32))
+        self._rows = Rows.none(form_of(storage), dim)
         self._version = 0
         self._lock = ReadWriteLock()
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def storage(self) -> Storage:
+        """The form in which the vectors are kept."""
+        return self._rows.form.storage
 
     def ids(self) -> Ids:
         """Give the ids of all rows, ascending: int64 (N,)."""
@@ -64,7 +82,10 @@ class FaissIndex(Index):
             return np.sort(self._rows.ids)
 
     def describe(self) -> dict[str, Any]:
-        """Say what this index is, for JSON; ``filtered_device`` is where searches with ``allowed`` run."""
+        """Say what this index is, for JSON; ``filtered_device`` is where searches with ``allowed`` run.
+
+        ``bytes_per_vector`` counts what each search reads of each vector, and so what stays in memory.
+        """
         gpu = self._gpu if len(self) >= ROWS_WORTH_A_COPY else None
         device = "cpu" if gpu is None else "gpu " + ", ".join(str(n) for n in gpu.devices) + " (float16)"
         return {
@@ -73,6 +94,10 @@ class FaissIndex(Index):
             "dim": self.dim,
             "device": device,
             "filtered_device": "cpu",
+            "storage": self.storage,
+            "bytes_per_vector": sum(
+                part.bytes_per_vector for part in self._rows.form.parts(self.dim) if not part.read_by_row
+            ),
         }
 
     def save(self, path: str | os.PathLike[str], stamp: Mapping[str, str]) -> None:
@@ -81,7 +106,7 @@ class FaissIndex(Index):
         :raises StorageError: when the disk refuses.
         """
         with self._lock.reading():
-            write_rows(path, self._rows.ids, self._rows.vectors, stamp)
+            write_rows(path, self._rows, stamp)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], gpus: Gpus = "auto") -> tuple["FaissIndex", dict[str, str]]:
@@ -90,9 +115,9 @@ class FaissIndex(Index):
         :raises IndexingError: when there is no file, or it is not ours, torn or damaged.
         :raises StorageError: when the disk refuses.
         """
-        ids, vectors, stamp = read_rows(Path(path))
-        index = cls(vectors.shape[1], gpus)
-        index._rows = Rows(ids, vectors)
+        rows, stamp = read_rows(Path(path))
+        index = cls(rows.dim, gpus, rows.form.storage)
+        index._rows = rows
         return index, stamp
 
     def _put(self, ids: Ids, vectors: Vectors) -> None:
@@ -148,10 +173,17 @@ class FaissIndex(Index):
 
 
 def _search(
-    queries: Vectors, vectors: Vectors, ids: Ids, k: int, mask: Mask | None = None
+    queries: Vectors, vectors: Vectors | Stored, ids: Ids, k: int, mask: Mask | None = None
 ) -> list[tuple[Scores, Ids]]:
     """Give each query's ``k`` best among ``vectors`` (N, D) whose ids are ``ids`` (N,), on the CPU."""
     positions = np.arange(len(ids)) if mask is None else np.flatnonzero(mask)
+    if isinstance(vectors, Stored) and vectors.form.storage == "binary":
+        count = max(_OVERSAMPLED * k, _LEAST_OVERSAMPLED)
+        if count < len(positions):
+            found = nearest_bits(queries, vectors, count, mask)
+            return [
+                best(exact_scores(q, vectors, at), ids[at], k) for q, at in zip(queries, found, strict=True)
+            ]
     # A share of k to spare keeps the border clear where scores lie close; see _settle.
     count = k + k // 2 + 32
     if count >= len(positions):
@@ -165,7 +197,7 @@ def _search(
 
 def _settle(
     query: Vectors,
-    vectors: Vectors,
+    vectors: Vectors | Stored,
     ids: Ids,
     k: int,
     scores: Scores,
@@ -182,9 +214,18 @@ def _settle(
     top_scores, top_ids = best(exact_scores(query, vectors, positions), ids[positions], k)
     if len(positions) == len(ids) or top_scores[-1] > scores.min() + error:
         return top_scores, top_ids
-    near = vectors @ query >= top_scores[-1] - rounding_error(len(query))
+    near = _products(query, vectors) >= top_scores[-1] - rounding_error(len(query))
     reachable = np.flatnonzero(near if mask is None else near & mask)
     return best(exact_scores(query, vectors, reachable), ids[reachable], k)
+
+
+def _products(query: Vectors, vectors: Vectors | Stored) -> Scores:
+    """Give the inner products of ``query`` (D,) with all ``vectors`` (N, D), in single precision: (N,)."""
+    if not isinstance(vectors, Stored):
+        products: Scores = vectors @ query
+        return products
+    starts = range(0, len(vectors), _ROWS_AT_A_TIME)
+    return np.concatenate([vectors[start : start + _ROWS_AT_A_TIME] @ query for start in starts])
 
 
 def rounding_error(dim: int) -> float:

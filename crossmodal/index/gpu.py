@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from crossmodal.errors import IndexingError
 from crossmodal.index.base import Ids, Scores, Vectors
+from crossmodal.index.forms import Stored
 from crossmodal.index.scan import load_faiss
 
 Gpus: TypeAlias = Literal["auto", "none"] | Sequence[int]
@@ -17,6 +18,8 @@ MAX_CANDIDATES = 2048
 # With fewer, 384 wide, two cores answer within 3 to 5 ms; laying out the copy takes 100 ms of the processor,
 # before anything has reached a GPU, and again after each change.
 ROWS_WORTH_A_COPY = 50_000
+
+_ROWS_AT_A_TIME = 65_536
 
 VARIABLE = "CROSSMODAL_GPUS"
 
@@ -73,7 +76,7 @@ class GpuCopy:
         self._version: int | None = None
         self._index: Any = None
 
-    def nearest(self, queries: Vectors, rows: Vectors, version: int, k: int) -> tuple[Scores, Ids]:
+    def nearest(self, queries: Vectors, rows: Vectors | Stored, version: int, k: int) -> tuple[Scores, Ids]:
         """Find ``k`` candidates for each query: their rough scores (Q, k) and positions (Q, k).
 
         ``rows`` (N, D) are copied when ``version`` is not the one copied last.
@@ -87,12 +90,13 @@ class GpuCopy:
             scores, positions = self._index.search(queries, k)
         return scores, positions
 
-    def _copy(self, rows: Vectors) -> None:
+    def _copy(self, rows: Vectors | Stored) -> None:
         faiss = load_faiss()
         # The old copy goes first: two may not fit.
         self._index, self._version = None, None
         flat = faiss.IndexFlatIP(rows.shape[1])
-        flat.add(rows)
+        for start in range(0, len(rows), _ROWS_AT_A_TIME):
+            flat.add(rows[start : start + _ROWS_AT_A_TIME])
         options = faiss.GpuMultipleClonerOptions()
         options.useFloat16 = True
         options.shard = True

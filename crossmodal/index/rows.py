@@ -1,10 +1,12 @@
 """Rows in memory, or mapped from a file: ids and vectors side by side, changed in place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from crossmodal.index.base import Ids, Vectors
+from crossmodal.index.forms import Array, Form, Stored
 
 _GROWTH = 1.5
 
@@ -16,15 +18,27 @@ _TABLE_UP_TO = 4
 class Rows:
     """Ids (N,) and vectors (N, D) in no particular order; the place of a row is its *position*.
 
-    Replacing and removing touch only the rows named: a hole is filled with a row from the end. Not safe to
-    change while another thread reads; its owner sees to that.
+    The vectors are kept in one of the forms: ``arrays`` are its parts. Replacing and removing touch only the
+    rows named: a hole is filled with a row from the end. Not safe to change while another thread reads; its
+    owner sees to that.
     """
 
-    def __init__(self, ids: Ids, vectors: Vectors) -> None:
+    def __init__(self, form: Form, dim: int, ids: Ids, arrays: tuple[Array, ...]) -> None:
+        self.form = form
+        self.dim = dim
         self._ids = ids
-        self._vectors = vectors
+        self._arrays: list[Any] = [
+            Tailed(array) if part.read_by_row else array
+            for part, array in zip(form.parts(dim), arrays, strict=True)
+        ]
         self._count = len(ids)
         self._find: Callable[[Ids], Ids] | None = None
+
+    @classmethod
+    def none(cls, form: Form, dim: int) -> "Rows":
+        """Give no rows, to be filled."""
+        arrays = tuple(np.empty((0, part.width), part.dtype) for part in form.parts(dim))
+        return cls(form, dim, np.empty(0, np.int64), arrays)
 
     def __len__(self) -> int:
         return self._count
@@ -35,9 +49,21 @@ class Rows:
         return self._ids[: self._count]
 
     @property
-    def vectors(self) -> Vectors:
-        """The vectors by position: (N, D), a view, contiguous."""
-        return self._vectors[: self._count]
+    def vectors(self) -> Vectors | Stored:
+        """The vectors by position: a view, (N, D); float32 as a plain array, contiguous."""
+        if self.form.storage == "float32":
+            plain: Vectors = self._arrays[0][: self._count]
+            return plain
+        return Stored(self.form, self._arrays, self._count, self.dim)
+
+    def pieces(self) -> Iterator[Array]:
+        """Give ids and arrays as they follow each other in a file, in contiguous pieces."""
+        yield self.ids
+        for array in self._arrays:
+            if isinstance(array, Tailed):
+                yield from array.pieces(self._count)
+            else:
+                yield array[: self._count]
 
     def positions(self, ids: Ids) -> Ids:
         """Give the position of each id, -1 where it is not there: int64 (len(ids),)."""
@@ -49,19 +75,18 @@ class Rows:
 
     def put(self, ids: Ids, vectors: Vectors) -> None:
         """Write the vectors of these unique ids: over the old where the id is there, else at the end."""
+        parts = self.form.encode(vectors)
         position = self.positions(ids)
-        old = position >= 0
-        if old.any():
-            self._vectors[position[old]] = vectors[old]
-            ids, vectors = ids[~old], vectors[~old]
-        if not len(ids):
-            return
-        start, stop = self._count, self._count + len(ids)
+        fresh = np.flatnonzero(position < 0)
+        start, stop = self._count, self._count + len(fresh)
+        position[fresh] = np.arange(start, stop)
         self._reserve(stop)
-        self._ids[start:stop] = ids
-        self._vectors[start:stop] = vectors
-        self._count = stop
-        self._find = None
+        self._ids[position] = ids
+        for array, part in zip(self._arrays, parts, strict=True):
+            array[position] = part
+        if len(fresh):
+            self._count = stop
+            self._find = None
 
     def drop(self, ids: Ids) -> int:
         """Remove the rows of these ids and give how many there were; ids may repeat or be absent."""
@@ -73,8 +98,8 @@ class Rows:
         tail = np.arange(left, self._count)
         movers = tail[~np.isin(tail, gone, assume_unique=True)]
         holes = gone[gone < left]
-        self._ids[holes] = self._ids[movers]
-        self._vectors[holes] = self._vectors[movers]
+        for array in (self._ids, *self._arrays):
+            array[holes] = array[movers]
         self._count = left
         self._find = None
         return len(gone)
@@ -84,11 +109,57 @@ class Rows:
         if rows <= len(self._ids):
             return
         room = max(rows, int(len(self._ids) * _GROWTH))
-        ids = np.empty(room, np.int64)
-        vectors = np.empty((room, self._vectors.shape[1]), np.float32)
-        ids[: self._count] = self.ids
-        vectors[: self._count] = self.vectors
-        self._ids, self._vectors = ids, vectors
+        self._ids = _grown(self._ids, self._count, room)
+        for i, array in enumerate(self._arrays):
+            if isinstance(array, Tailed):
+                array.reserve(rows)
+            else:
+                self._arrays[i] = _grown(array, self._count, room)
+
+
+class Tailed:
+    """An array that grows without copying what it began with, which may be mapped from a file.
+
+    It is read and written by position.
+    """
+
+    def __init__(self, head: Array) -> None:
+        self._head = head
+        self._tail = head[:0].copy()
+
+    def __getitem__(self, at: slice | Ids) -> Array:
+        at = np.arange(at.start or 0, at.stop) if isinstance(at, slice) else at
+        if not len(self._tail):
+            return self._head[at]
+        out = np.empty((len(at), *self._head.shape[1:]), self._head.dtype)
+        behind = at >= len(self._head)
+        out[~behind] = self._head[at[~behind]]
+        out[behind] = self._tail[at[behind] - len(self._head)]
+        return out
+
+    def __setitem__(self, at: Ids, rows: Array) -> None:
+        behind = at >= len(self._head)
+        self._head[at[~behind]] = rows[~behind]
+        self._tail[at[behind] - len(self._head)] = rows[behind]
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows, and for more."""
+        lacking = rows - len(self._head)
+        if lacking > len(self._tail):
+            room = max(lacking, int(len(self._tail) * _GROWTH))
+            self._tail = _grown(self._tail, len(self._tail), room)
+
+    def pieces(self, count: int) -> Iterator[Array]:
+        """Give the first ``count`` rows in contiguous pieces."""
+        yield self._head[:count]
+        yield self._tail[: max(0, count - len(self._head))]
+
+
+def _grown(array: Array, count: int, room: int) -> Array:
+    """Give a larger array that begins with the first ``count`` rows of this one."""
+    grown = np.empty((room, *array.shape[1:]), array.dtype)
+    grown[:count] = array[:count]
+    return grown
 
 
 def _finder(known: Ids) -> Callable[[Ids], Ids]:

@@ -9,18 +9,20 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.errors import IndexingError, StorageError
-from crossmodal.index.base import Ids, Vectors
+from crossmodal.index.forms import Array, Form, form_of
+from crossmodal.index.rows import Rows
 
 Bytes = NDArray[np.uint8]
 
 _FORMAT = "crossmodal-index-1"
+_DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8"}
 _START = b'{"__metadata__":{"format":"crossmodal-index-'
 _LENGTH_BYTES = 8
 _CHECKSUM_BYTES = 4
@@ -30,7 +32,7 @@ _STRAY_AFTER_SECONDS = 3600
 _MAPPED = os.name != "nt"
 
 
-def write_rows(path: str | os.PathLike[str], ids: Ids, vectors: Vectors, stamp: Mapping[str, str]) -> None:
+def write_rows(path: str | os.PathLike[str], rows: Rows, stamp: Mapping[str, str]) -> None:
     """Write rows and their stamp; ``path`` holds either the old file or the new one, never a part.
 
     :raises StorageError: when the disk refuses.
@@ -41,7 +43,7 @@ def write_rows(path: str | os.PathLike[str], ids: Ids, vectors: Vectors, stamp: 
         _remove_strays(target)
         with draft.open("xb") as file:
             checksum = 0
-            for part in (_head(len(ids), vectors.shape[1], stamp), ids.data, vectors.data):
+            for part in _content_of(rows, stamp):
                 checksum = zlib.crc32(part, checksum)
                 file.write(part)
             file.write(checksum.to_bytes(_CHECKSUM_BYTES, "little"))
@@ -54,10 +56,10 @@ def write_rows(path: str | os.PathLike[str], ids: Ids, vectors: Vectors, stamp: 
         draft.unlink(missing_ok=True)
 
 
-def read_rows(path: str | os.PathLike[str]) -> tuple[Ids, Vectors, dict[str, str]]:
-    """Map or read a file that ``write_rows`` wrote: ids (N,), vectors (N, D) and the stamp.
+def read_rows(path: str | os.PathLike[str]) -> tuple[Rows, dict[str, str]]:
+    """Map or read a file that ``write_rows`` wrote: the rows and the stamp.
 
-    The arrays may be changed; that changes memory, never the file.
+    The rows may be changed; that changes memory, never the file.
 
     :raises IndexingError: when there is no file, or it is not ours, torn or damaged.
     :raises StorageError: when the disk refuses.
@@ -86,36 +88,51 @@ def _content(source: Path) -> Bytes:
     return np.fromfile(source, np.uint8)
 
 
-def _parse(source: Path, body: Bytes) -> tuple[Ids, Vectors, dict[str, str]]:
+def _content_of(rows: Rows, stamp: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """Give what a file holds before its checksum, piece by piece."""
+    yield _head(rows.form, len(rows), rows.dim, stamp)
+    for piece in rows.pieces():
+        if piece.size:  # an empty array has no bytes to view
+            yield piece.reshape(-1).view(np.uint8).data
+
+
+def _parse(source: Path, body: Bytes) -> tuple[Rows, dict[str, str]]:
     """Cut a whole body into its parts; a header that we would not have written ourselves is refused."""
     start = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES].tobytes(), "little")
     try:
         header = json.loads(body[_LENGTH_BYTES:start].tobytes())
         stamp = json.loads(header["__metadata__"]["stamp"])
-        rows, dim = header["vectors"]["shape"]
-        expected = _head(rows, dim, stamp)
-    except (KeyError, TypeError, ValueError) as error:
+        form = form_of(header["__metadata__"].get("storage", "float32"))
+        count, dim = (header.get("codes") or header["vectors"])["shape"]
+        expected = _head(form, count, dim, stamp)
+    except (KeyError, TypeError, ValueError, IndexingError) as error:
         raise _damaged(source, "its header does not parse") from error
-    middle = start + 8 * rows
-    if body[:start].tobytes() != expected or len(body) != middle + 4 * rows * dim:
+    widths = [part.bytes_per_vector for part in form.parts(dim)]
+    if body[:start].tobytes() != expected or len(body) != start + count * (8 + sum(widths)):
         raise _damaged(source, "its header is of another version")
-    return (
-        body[start:middle].view(np.int64),
-        body[middle:].view(np.float32).reshape(rows, dim),
-        stamp,
-    )
+    ids, start = body[start : start + 8 * count].view(np.int64), start + 8 * count
+    arrays: list[Array] = []
+    for part, width in zip(form.parts(dim), widths, strict=True):
+        stop = start + count * width
+        arrays.append(body[start:stop].view(part.dtype).reshape(count, part.width))
+        start = stop
+    return Rows(form, dim, ids, tuple(arrays)), stamp
 
 
-def _head(rows: int, dim: int, stamp: Mapping[str, str]) -> bytes:
+def _head(form: Form, rows: int, dim: int, stamp: Mapping[str, str]) -> bytes:
     """Give what stands before the tensors: the header's length and the header, padded to eight bytes."""
-    ids_end, vectors_end = 8 * rows, 8 * rows + 4 * rows * dim
-    end = vectors_end + _CHECKSUM_BYTES
-    header = {
-        "__metadata__": {"format": _FORMAT, "stamp": json.dumps(dict(stamp), sort_keys=True)},
-        "ids": {"dtype": "I64", "shape": [rows], "data_offsets": [0, ids_end]},
-        "vectors": {"dtype": "F32", "shape": [rows, dim], "data_offsets": [ids_end, vectors_end]},
-        "crc32": {"dtype": "U32", "shape": [1], "data_offsets": [vectors_end, end]},
-    }
+    facts = {"format": _FORMAT, "stamp": json.dumps(dict(stamp), sort_keys=True)}
+    if form.storage != "float32":
+        facts["storage"] = form.storage
+    header: dict[str, object] = {"__metadata__": facts}
+    end = 8 * rows
+    header["ids"] = {"dtype": "I64", "shape": [rows], "data_offsets": [0, end]}
+    for part in form.parts(dim):
+        start, end = end, end + rows * part.bytes_per_vector
+        dtype = _DTYPES[part.dtype.name]
+        header[part.name] = {"dtype": dtype, "shape": [rows, part.width], "data_offsets": [start, end]}
+    offsets = [end, end + _CHECKSUM_BYTES]
+    header["crc32"] = {"dtype": "U32", "shape": [1], "data_offsets": offsets}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text

@@ -1,4 +1,4 @@
-"""FAISS's flat search over a NumPy array: what ``IndexFlatIP.search`` does, on rows that it need not own.
+"""FAISS's flat searches over NumPy arrays: what ``IndexFlatIP.search`` does, on rows that it need not own.
 
 ``IndexFlatIP`` copies every row into itself. Calling its search routine on our array instead keeps rows
 mapped from their file, lets them be changed in place, and lets one query use all cores: FAISS shares out
@@ -18,11 +18,19 @@ from numpy.typing import NDArray
 
 from crossmodal.errors import MissingPackageError
 from crossmodal.index.base import Ids, Scores, Vectors
+from crossmodal.index.forms import Stored, signs
 
 Mask = NDArray[np.bool_]
+Bits = NDArray[np.uint8]
 
 # Below so many rows a slice is over before a thread is awake.
 _MIN_ROWS_PER_SLICE = 8192
+_MIN_BITS_PER_SLICE = 16 * _MIN_ROWS_PER_SLICE
+
+# Rows decoded at a time: what the second cache holds. 100,000 rows of 384 from int8, one core: 0.75 MB 14 ms,
+# 3 MB 10.7 ms, against 5.2 ms for float32 without decoding.
+_BLOCK_BYTES = 3 * 2**20
+_MIN_ROWS_PER_BLOCK = 64
 
 
 def load_faiss() -> Any:
@@ -40,23 +48,44 @@ def load_faiss() -> Any:
     return faiss
 
 
-def nearest(queries: Vectors, vectors: Vectors, k: int, mask: Mask | None = None) -> tuple[Scores, Ids]:
+def nearest(
+    queries: Vectors, vectors: Vectors | Stored, k: int, mask: Mask | None = None
+) -> tuple[Scores, Ids]:
     """Find for each query the ``k`` rows that score highest as FAISS computes it, in no promised order.
 
-    ``queries``: (Q, D). ``vectors``: (N, D), contiguous. ``mask``: (N,), the rows that may be found; at least
-    ``k`` of them. Gives scores (Q, k) and positions (Q, k).
+    ``queries``: (Q, D). ``vectors``: (N, D), contiguous, or stored in another form, which is decoded a block
+    at a time. ``mask``: (N,), the rows that may be found; at least ``k`` of them. Gives scores (Q, k) and
+    positions (Q, k).
     """
-    if len(queries) >= _cores():
-        return _nearest_in(slice(0, len(vectors)), queries, vectors, k, mask)
-    runs = _slices(len(queries), len(vectors))
-    tasks = [_threads().submit(_nearest_in, rows, queries, vectors, k, mask) for rows in runs]
+    if isinstance(vectors, Stored):
+        # Decoding is worth sharing, however many the queries.
+        runs = _slices(1, len(vectors), _MIN_ROWS_PER_SLICE)
+        tasks = [_threads().submit(_nearest_decoded, rows, queries, vectors, k, mask) for rows in runs]
+    else:
+        if len(queries) >= _cores():
+            return _nearest_in(slice(0, len(vectors)), queries, vectors, k, mask)
+        runs = _slices(len(queries), len(vectors), _MIN_ROWS_PER_SLICE)
+        tasks = [_threads().submit(_nearest_in, rows, queries, vectors, k, mask) for rows in runs]
     parts = [task.result() for task in tasks]
-    if len(parts) == 1:
-        return parts[0]
-    scores = np.concatenate([part[0] for part in parts], axis=1)
+    return _highest([part[0] for part in parts], [part[1] for part in parts], k)
+
+
+def nearest_bits(queries: Vectors, vectors: Stored, k: int, mask: Mask | None = None) -> Ids:
+    """Find for each query ``k`` rows of a binary form whose bits differ from its signs in the fewest places.
+
+    As ``nearest``; gives positions (Q, k). Which of equals are found does not depend on the other queries.
+    """
+    chosen = None if mask is None else np.flatnonzero(mask)
+    bits = vectors.bits if chosen is None else vectors.bits[chosen]
+    asked = signs(queries)
+    runs = _slices(1, len(bits), _MIN_BITS_PER_SLICE)
+    tasks = [_threads().submit(_nearest_bits_in, rows, asked, bits, k) for rows in runs]
+    parts = [task.result() for task in tasks]
+    distances = np.concatenate([part[0] for part in parts], axis=1)
     positions = np.concatenate([part[1] for part in parts], axis=1)
-    top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    return np.take_along_axis(scores, top, axis=1), np.take_along_axis(positions, top, axis=1)
+    nearest_first = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    positions = np.take_along_axis(positions, nearest_first, axis=1)
+    return positions if chosen is None else chosen[positions]
 
 
 def _nearest_in(
@@ -64,17 +93,50 @@ def _nearest_in(
 ) -> tuple[Scores, Ids]:
     """Search one run of rows; where it holds too few, FAISS fills up with the lowest of floats."""
     faiss = load_faiss()
-    part = vectors[rows]
-    scores = np.empty((len(queries), k), np.float32)
-    positions = np.empty((len(queries), k), np.int64)
     selector, bits = None, None
     if mask is not None:
         bits = np.packbits(mask[rows], bitorder="little")
         selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+    scores, positions = _flat(queries, vectors[rows], k, selector)
+    return scores, positions + rows.start
+
+
+def _nearest_decoded(
+    rows: slice, queries: Vectors, vectors: Stored, k: int, mask: Mask | None
+) -> tuple[Scores, Ids]:
+    """Search one run of stored rows, decoding so many at a time as stay near the processor."""
+    dim = vectors.shape[1]
+    step = max(_MIN_ROWS_PER_BLOCK, _BLOCK_BYTES // (4 * dim))
+    buffer = np.empty((step, dim), np.float32)
+    scores, positions = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    for start in range(rows.start, rows.stop, step):
+        block = slice(start, min(start + step, rows.stop))
+        chosen = None if mask is None else np.flatnonzero(mask[block]) + start
+        part = vectors.read(block if chosen is None else chosen, buffer)
+        if not len(part):
+            continue
+        found, places = _flat(queries, part, min(k, len(part)))
+        places = places + start if chosen is None else chosen[places]
+        scores, positions = _highest([scores, found], [positions, places], k)
+    return scores, positions
+
+
+def _nearest_bits_in(rows: slice, asked: Bits, bits: Bits, k: int) -> tuple[Any, Any]:
+    """Search one run of bits: distances and positions, int32 and int64 (Q, k or as many as there are)."""
+    part = bits[rows]
+    distances, positions = load_faiss().knn_hamming(asked, part, min(k, len(part)))
+    return distances, positions + rows.start
+
+
+def _flat(queries: Vectors, part: Vectors, k: int, selector: Any = None) -> tuple[Scores, Ids]:
+    """Let FAISS find the ``k`` highest of a contiguous part."""
+    faiss = load_faiss()
+    scores = np.empty((len(queries), k), np.float32)
+    positions = np.empty((len(queries), k), np.int64)
     faiss.knn_inner_product(
         faiss.swig_ptr(queries),
         faiss.swig_ptr(part),
-        vectors.shape[1],
+        part.shape[1],
         len(queries),
         len(part),
         k,
@@ -82,12 +144,23 @@ def _nearest_in(
         faiss.swig_ptr(positions),
         selector,
     )
-    return scores, positions + rows.start
+    return scores, positions
 
 
-def _slices(queries: int, rows: int) -> Sequence[slice]:
-    """Cut the rows into runs, so that queries times runs keep the cores busy."""
-    runs = max(1, min(_cores() // queries, rows // _MIN_ROWS_PER_SLICE))
+def _highest(scores: Sequence[Scores], positions: Sequence[Ids], k: int) -> tuple[Scores, Ids]:
+    """Give the ``k`` highest of several answers to the same queries, or as many as there are."""
+    if len(scores) == 1:
+        return scores[0], positions[0]
+    all_scores, all_positions = np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
+    if all_scores.shape[1] <= k:
+        return all_scores, all_positions
+    top = np.argpartition(-all_scores, k - 1, axis=1)[:, :k]
+    return np.take_along_axis(all_scores, top, axis=1), np.take_along_axis(all_positions, top, axis=1)
+
+
+def _slices(queries: int, rows: int, least: int) -> Sequence[slice]:
+    """Cut the rows into runs of ``least`` or more, so that queries times runs keep the cores busy."""
+    runs = max(1, min(_cores() // queries, rows // least))
     edges = np.linspace(0, rows, runs + 1).astype(int).tolist()
     return [slice(start, stop) for start, stop in pairwise(edges)]
 

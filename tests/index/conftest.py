@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from crossmodal.index import ExactIndex, FaissIndex, Index, scan
+from crossmodal.index import STORAGES, ExactIndex, FaissIndex, Index, Storage, scan
 from crossmodal.index import faiss as faiss_index
 
 
@@ -47,39 +47,66 @@ def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     return copies
 
 
+@pytest.fixture
+def storage(request: pytest.FixtureRequest) -> Storage:
+    """The form in which the index of this test keeps its vectors."""
+    callspec = getattr(request.node, "callspec", None)
+    kind = callspec.params.get("make_index", "") if callspec else ""
+    return next((name for name in STORAGES if name in kind), "float32")
+
+
+def as_kept(vectors: np.ndarray, storage: Storage) -> np.ndarray:
+    """What is left of each vector, apart from the code under test."""
+    if storage == "float16":
+        return vectors.astype(np.float16).astype(np.float32)
+    if storage in ("int8", "binary"):
+        largest = np.float32(127) / np.max(np.abs(vectors.astype(np.float32)), axis=1, initial=1e-9)
+        codes = np.round(vectors.astype(np.float32) * largest[:, None])
+        lengths = np.sqrt((codes.astype(np.float64) ** 2).sum(axis=1))
+        return codes.astype(np.float32) * (1 / lengths).astype(np.float32)[:, None]
+    return vectors
+
+
 @pytest.fixture(
     params=[
         "exact",
         "faiss",
         "faiss-sliced",
+        "faiss-float16-sliced",
+        "faiss-int8-sliced",
+        "faiss-int8-fake-gpu",
         "faiss-fake-gpu",
         pytest.param("faiss-gpu", marks=pytest.mark.gpu),
     ]
 )
-def make_index(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Index]:
+def make_index(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, storage: Storage
+) -> Callable[[int], Index]:
     """Make an index of one kind, given its dimensions."""
     if request.param == "exact":
         return ExactIndex
-    if request.param == "faiss-fake-gpu":
+    if request.param.endswith("fake-gpu"):
         request.getfixturevalue("fake_gpus")
-        return FaissIndex
+        return lambda dim: FaissIndex(dim, storage=storage)
     if request.param == "faiss-gpu":
         if reason := no_gpu():
             pytest.skip(reason)
         monkeypatch.setattr(faiss_index, "ROWS_WORTH_A_COPY", 0)
         return FaissIndex
-    if request.param == "faiss-sliced":
+    if request.param.endswith("sliced"):
         monkeypatch.setattr(scan, "_MIN_ROWS_PER_SLICE", 7)
+        monkeypatch.setattr(scan, "_MIN_ROWS_PER_BLOCK", 3)
+        monkeypatch.setattr(scan, "_BLOCK_BYTES", 2048)
         monkeypatch.setattr(scan, "_cores", lambda: 4)
-    return lambda dim: FaissIndex(dim, gpus="none")
+    return lambda dim: FaissIndex(dim, gpus="none", storage=storage)
 
 
 Searched = tuple[np.ndarray, np.ndarray]
 
 
 @pytest.fixture
-def brute_force() -> Callable[..., Searched]:
-    """Search by scoring everything in float64, one loop and one sort for each query."""
+def brute_force(storage: Storage) -> Callable[..., Searched]:
+    """Search by scoring everything that is kept in float64, one loop and one sort for each query."""
 
     def search(
         ids: np.ndarray, vectors: np.ndarray, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
@@ -88,7 +115,7 @@ def brute_force() -> Callable[..., Searched]:
         found = np.full((len(queries), k), -1, np.int64)
         wanted = set(ids.tolist() if allowed is None else allowed.tolist())
         pass_filter = np.array([i in wanted for i in ids.tolist()], bool)
-        ids, vectors = ids[pass_filter], vectors[pass_filter]
+        ids, vectors = ids[pass_filter], as_kept(vectors[pass_filter], storage)
         for q, query in enumerate(queries):
             exact = np.einsum("nd,d->n", vectors.astype(np.float64), query.astype(np.float64))
             rounded = exact.astype(np.float32)

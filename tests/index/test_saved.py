@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from crossmodal.errors import IndexingError, StorageError
 from crossmodal.index import FaissIndex
 from crossmodal.index import saved as saved_index
-from crossmodal.index.saved import read_rows, write_rows
+from crossmodal.index.saved import read_rows
 
 STAMP = {"store": "17", "encoder": 'sha256:ab\u00e9 "quoted" {brace}'}
 Make = Callable[..., np.ndarray]
@@ -71,7 +71,9 @@ def test_an_index_goes_on_searching_the_rows_it_loaded_when_its_file_is_replaced
     saved: Path, unit_vectors: Make
 ) -> None:
     index, _ = FaissIndex.load(saved, gpus="none")
-    write_rows(saved, np.arange(900), unit_vectors(np.random.default_rng(0), 900, 4), {})
+    other = FaissIndex(4, gpus="none")
+    other.add(np.arange(900), unit_vectors(np.random.default_rng(0), 900, 4))
+    other.save(saved, {})
     assert index.search(np.eye(4)[:1], 1)[1].tolist() == [[5]]
 
 
