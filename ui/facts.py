@@ -18,7 +18,8 @@ def facts(info: "CollectionInfo") -> dict[str, str]:
         "captions": f"{info.captions:,}",
         "sources": _sources(info.sources),
         "encoder": f"{encoder['name']}, {size_of_vectors} dimensions, pictures at {size_of_pictures} pixels",
-        "fingerprint": str(encoder["fingerprint"])[:16],
+        "vectors": _vectors(info),
+        "fingerprint": _short(str(encoder["fingerprint"])),
         "made with": f"{encoder['backend']}, {encoder['dtype']}",
         "index": f"{index['kind']} over {index['rows']:,} pictures, on {_place(index['device'])}",
         "columns": ", ".join(f"{name} ({kind})" for name, kind in info.columns.items()),
@@ -40,6 +41,21 @@ def size(count: int) -> str:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def _vectors(info: "CollectionInfo") -> str:
+    """Say what the vectors are kept as and how large each is; bits lie beside what scores the best again."""
+    told = f"{info.storage}, {info.encoder['dim']} dimensions, "
+    searched = info.index["bytes_per_vector"]
+    if info.storage == "binary":
+        return f"{told}{searched:,} bytes each to search and {info.bytes_per_vector:,} to score again"
+    return f"{told}{info.bytes_per_vector:,} bytes each"
+
+
+def _short(fingerprint: str) -> str:
+    """Cut a fingerprint to what tells two apart; how long a prefix of the vectors is stays behind it."""
+    whole, plus, dim = fingerprint.partition("+")
+    return whole[:16] + plus + dim
 
 
 def _sources(sources: dict[str, int]) -> str:

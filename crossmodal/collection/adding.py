@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from crossmodal.collection import schema
+from crossmodal.collection.agreement import Agreement
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.collection.store import Store
 from crossmodal.encoders.base import Embeddings, Encoder
@@ -54,11 +55,13 @@ class AddReport:
     """For each other source: how many of its records had the same key and were updated from this one."""
     hidden: list[str] = field(default_factory=list)
     """Parts of the source behind which unknown records lie; while there are any, nothing is pruned."""
+    agreement: Agreement | None = None
+    """What small vectors cost, measured on what was embedded; None where nothing is smaller than it was."""
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain values for JSON."""
-        return {
+        told: dict[str, Any] = {
             "added": self.added,
             "updated": self.updated,
             "unchanged": self.unchanged,
@@ -66,6 +69,7 @@ class AddReport:
             "skipped": [list(pair) for pair in self.skipped],
             "seconds": round(self.seconds, 3),
         }
+        return told | ({"agreement": self.agreement.to_dict()} if self.agreement else {})
 
 
 class Adder:

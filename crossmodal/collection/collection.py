@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from crossmodal.collection import verifying
+from crossmodal.collection import schema, verifying
 from crossmodal.collection.adding import Adder, AddReport, Progress
+from crossmodal.collection.agreement import Witness
 from crossmodal.collection.pen import pen
 from crossmodal.collection.query import check_k, check_least, embed_query, make_terms
 from crossmodal.collection.schema import StoredRecord
@@ -20,6 +21,7 @@ from crossmodal.collection.store import Store
 from crossmodal.encoders import load_encoder
 from crossmodal.encoders.base import Embeddings, Encoder
 from crossmodal.errors import CollectionError, QueryError, unknown
+from crossmodal.index import STORAGES, Storage
 from crossmodal.sources import Source, open_source
 from crossmodal.types import MODALITIES, Hit, ImageLike, Modality, Record, Term
 
@@ -34,6 +36,9 @@ class CollectionInfo:
     rows: int
     version: int
     encoder: dict[str, str | int]
+    storage: Storage
+    bytes_per_vector: int
+    """What the table holds of each vector; ``index`` says how much of it a search reads."""
     index: dict[str, Any]
     columns: dict[str, str]
     sources: dict[str, int]
@@ -62,13 +67,19 @@ class Collection:
             self._refuse_other(encoder)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], encoder: Encoder) -> "Collection":
+    def create(
+        cls, path: str | os.PathLike[str], encoder: Encoder, storage: Storage = "float32"
+    ) -> "Collection":
         """Make an empty collection for the embeddings of ``encoder``.
 
-        :raises CollectionError: when the path holds something already.
+        :param storage: what a number of a vector is kept as: ``float32``, ``float16``, ``int8``, or
+            ``binary``: a bit to search by, and int8 to score the best again. ``add`` reports what it costs.
+        :raises CollectionError: when the path holds something already, or the storage is unknown.
         :raises StorageError: when the disk refuses.
         """
-        return cls(Store.create(Path(path), encoder.card), encoder, encoder.card.backend)
+        if storage not in STORAGES:
+            raise CollectionError(unknown("storage", str(storage), STORAGES))
+        return cls(Store.create(Path(path), encoder.card, storage), encoder, encoder.card.backend)
 
     @classmethod
     def open(
@@ -86,6 +97,16 @@ class Collection:
         return self._store.path
 
     @property
+    def dim(self) -> int:
+        """The dimensions of a vector."""
+        return self._store.identity.encoder.dim
+
+    @property
+    def storage(self) -> Storage:
+        """What a number of a vector is kept as."""
+        return self._store.identity.storage
+
+    @property
     def encoder(self) -> Encoder:
         """The encoder whose embeddings the collection holds.
 
@@ -93,7 +114,8 @@ class Collection:
         """
         with self._lock:
             if self._encoder is None:
-                encoder = load_encoder(self._store.identity.encoder.name, backend=self._backend)
+                made_with = self._store.identity.encoder
+                encoder = load_encoder(made_with.name, backend=self._backend, dim=made_with.dim)
                 self._refuse_other(encoder)
                 self._encoder = encoder
             return self._encoder
@@ -129,9 +151,11 @@ class Collection:
             started = time.monotonic()
             self._searcher.index(store, "image")  # what is wrong with the index is told before the work
             name = source.spec if source else ""
-            adder = Adder(store, self.encoder, source=name, total=total, progress=progress)
+            witness = Witness(self.encoder, self.storage)
+            adder = Adder(store, witness, source=name, total=total, progress=progress)
             adder.run(records, batch_size)
             report = adder.report
+            report.agreement = witness.measure()
             if source:
                 report.skipped.extend(source.skipped)
                 report.hidden = source.hiding
@@ -249,6 +273,8 @@ class Collection:
             rows=store.count(),
             version=store.version,
             encoder=store.identity.encoder.to_dict(),
+            storage=store.identity.storage,
+            bytes_per_vector=schema.bytes_per_vector(store.identity.encoder.dim, store.identity.storage),
             index=self._searcher.index(store, "image").describe(),
             columns=store.columns,
             sources=store.sources(),

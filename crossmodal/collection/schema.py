@@ -11,7 +11,9 @@ _position    int32                   0 for a picture, the caption's place otherw
 _source      string                  the source the record came from, empty if none
 _digest      string                  of a picture, the hash of its content
 _stamp       string                  of a picture, the state of its file when it was hashed
-embedding    float32[D]              L2-normalised
+embedding    float32[D], float16[D]  L2-normalised; of storage int8 and binary, the codes
+             or int8[D]
+_scale       float32                 with int8 alone: what the codes are multiplied by
 ...          string, int64, ...      one column for each name in the records' metadata
 ============ ======================= ==========================================================
 """
@@ -26,10 +28,13 @@ import numpy as np
 import pyarrow as pa
 
 from crossmodal.encoders.base import Embeddings
+from crossmodal.index import Storage
+from crossmodal.index.forms import form_of
 from crossmodal.types import MetadataValue
 
 IDENTITY = ("key", "modality", "_position")
-OWN_COLUMNS = (*IDENTITY, "uri", "text", "_source", "_digest", "_stamp", "embedding")
+OWN_COLUMNS = (*IDENTITY, "uri", "text", "_source", "_digest", "_stamp", "embedding", "_scale")
+VECTOR_COLUMNS = ("embedding", "_scale")
 FILTERABLE = ("key", "modality", "uri", "text")
 
 
@@ -48,13 +53,25 @@ class StoredRecord:
     text_embeddings: Embeddings | None = None
 
 
-def base_schema(dim: int) -> pa.Schema:
-    """Give the columns that every collection has."""
+_NUMBERS = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "binary": pa.int8()}
+
+
+def base_schema(dim: int, storage: Storage = "float32") -> pa.Schema:
+    """Give the columns that every collection has whose vectors are kept so."""
     strings = ("key", "modality", "uri", "text", "_source", "_digest", "_stamp")
     fields = [pa.field(name, pa.string(), nullable=False) for name in strings]
     fields.append(pa.field("_position", pa.int32(), nullable=False))
-    fields.append(pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False))
+    numbers = _NUMBERS[storage]
+    fields.append(pa.field("embedding", pa.list_(numbers, dim), nullable=False))
+    if numbers == pa.int8():
+        fields.append(pa.field("_scale", pa.float32(), nullable=False))
     return pa.schema(fields)
+
+
+def bytes_per_vector(dim: int, storage: Storage) -> int:
+    """Give the bytes that the table holds of each vector; bits are not among them."""
+    kept = form_of("int8" if storage == "binary" else storage)
+    return sum(part.bytes_per_vector for part in kept.parts(dim))
 
 
 def is_metadata(column: str) -> bool:
@@ -140,11 +157,11 @@ def to_table(records: Sequence[StoredRecord], schema: pa.Schema) -> pa.Table:
             words = {"modality": "text", "_position": position, "_digest": "", "_stamp": ""}
             rows.append(shared | words | {"text": caption})
             vectors.append(record.text_embeddings[position])
+    encoded = _encoded(np.stack(vectors).astype(np.float32, copy=False), schema)
     arrays = []
     for field in schema:
-        if field.name == "embedding":
-            flat = pa.array(np.stack(vectors).astype(np.float32, copy=False).ravel())
-            arrays.append(pa.FixedSizeListArray.from_arrays(flat, field.type.list_size))
+        if field.name in encoded:
+            arrays.append(encoded[field.name])
         elif field.name in OWN_COLUMNS:
             arrays.append(pa.array([row[field.name] for row in rows], field.type))
         else:
@@ -155,7 +172,7 @@ def to_table(records: Sequence[StoredRecord], schema: pa.Schema) -> pa.Table:
 def to_records(table: pa.Table) -> dict[str, StoredRecord]:
     """Read rows back as records by key; rows of a record may come in any order."""
     metadata_columns = [n for n in table.schema.names if is_metadata(n)]
-    columns = {name: table[name].to_pylist() for name in table.schema.names if name != "embedding"}
+    columns = {n: table[n].to_pylist() for n in table.schema.names if n not in VECTOR_COLUMNS}
     vectors = embedding_matrix(table) if "embedding" in table.schema.names else None
     order = sorted(range(len(table)), key=lambda i: (columns["modality"][i], columns["_position"][i]))
     rows: dict[str, list[int]] = {}
@@ -181,9 +198,23 @@ def to_records(table: pa.Table) -> dict[str, StoredRecord]:
 
 
 def embedding_matrix(table: pa.Table) -> Embeddings:
-    """Read the embedding column as float32 (N, D), without a copy where there is one chunk."""
+    """Read the vectors as float32 (N, D), whatever they are kept as; float32 in one chunk without a copy."""
     column = table["embedding"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    values: Embeddings = column.flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), column.type.list_size).astype(np.float32, copy=False)
+    values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
+    if pa.types.is_int8(column.type.value_type):
+        return form_of("int8").decode([table["_scale"].to_numpy()[:, None], values])
+    vectors: Embeddings = values.astype(np.float32, copy=False)
+    return vectors
+
+
+def _encoded(vectors: Embeddings, schema: pa.Schema) -> dict[str, pa.Array]:
+    """Give the columns that hold these vectors, in the form the table has."""
+    kind = schema.field("embedding").type
+    if pa.types.is_int8(kind.value_type):
+        scales, codes = form_of("int8").encode(vectors)
+        columns = {"_scale": pa.array(scales.ravel())}
+    else:
+        codes, columns = vectors.astype(kind.value_type.to_pandas_dtype(), copy=False), {}
+    return columns | {"embedding": pa.FixedSizeListArray.from_arrays(pa.array(codes.ravel()), kind.list_size)}

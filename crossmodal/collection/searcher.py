@@ -76,15 +76,26 @@ class Searcher:
             logger.warning("the search index is not kept on disk and is built again at each start: %s", error)
         else:
             self._saved_versions[modality] = store.version
+            self._map(modality)
+
+    def _map(self, modality: Modality) -> None:
+        """Leave the part of a binary index that is read by row to the file that was just written."""
+        if self._indexes[modality].storage == "binary":
+            try:
+                self._indexes[modality], _ = FaissIndex.load(self._file(modality))
+            except CrossmodalError as error:
+                logger.warning("the search index stays in memory: %s", error)
 
     def _load(self, store: Snapshot, modality: Modality) -> None:
         """Take the index from its file where that is sound and ours, else start from an empty one."""
-        index, version = FaissIndex(store.identity.encoder.dim), 0
+        kept_as = store.identity.encoder.dim, store.identity.storage
+        index, version = FaissIndex(kept_as[0], storage=kept_as[1]), 0
         file = self._file(modality)
         if file.exists():
             try:
                 loaded, stamp = FaissIndex.load(file)
-                if stamp.get("collection") == store.identity.id and int(stamp["version"]) <= store.version:
+                ours = stamp.get("collection") == store.identity.id and int(stamp["version"]) <= store.version
+                if ours and (loaded.dim, loaded.storage) == kept_as:
                     index, version = loaded, int(stamp["version"])
             except (CrossmodalError, OSError, KeyError, ValueError) as error:
                 logger.warning("the search index is built again: %s", error)

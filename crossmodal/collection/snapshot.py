@@ -22,10 +22,14 @@ from crossmodal.collection import filters, schema
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.encoders.base import Embeddings, EncoderCard
 from crossmodal.errors import CollectionError, CrossmodalError
+from crossmodal.index import STORAGES, Storage
 from crossmodal.refusals import storage_errors
 from crossmodal.types import Modality
 
 FORMAT = "1"
+SMALL_FORMAT = "2"
+"""The format of what a version that knew float32 alone would misread."""
+
 WIDENING = "_widening"
 """Begins the name of a column that is being rewritten in a wider type."""
 
@@ -37,10 +41,11 @@ RowIds = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Which collection this is, and whose embeddings it holds."""
+    """Which collection this is, whose embeddings it holds, and as what it keeps them."""
 
     id: str
     encoder: EncoderCard
+    storage: Storage = "float32"
 
 
 class Snapshot:
@@ -53,12 +58,14 @@ class Snapshot:
         if b"crossmodal" not in metadata:
             raise CollectionError(f"{path} is a Lance table, but no collection of ours; give another path")
         stated = json.loads(metadata[b"crossmodal"])
-        if stated["format"] != FORMAT:
+        storage = stated.get("storage", "float32")
+        if stated["format"] not in (FORMAT, SMALL_FORMAT) or storage not in STORAGES:
             raise CollectionError(
-                f"{path} was written in format {stated['format']}, this version reads {FORMAT}; "
-                "upgrade crossmodal-retrieval"
+                f"{path} was written in format {stated['format']} with {storage} vectors, this version reads "
+                f"{FORMAT} and {SMALL_FORMAT} with {', '.join(STORAGES)}; upgrade crossmodal-retrieval"
             )
-        self.identity = Identity(id=stated["id"], encoder=EncoderCard(**stated["encoder"]))
+        card = EncoderCard(**stated["encoder"])
+        self.identity = Identity(id=stated["id"], encoder=card, storage=storage)
 
     @property
     def version(self) -> int:
@@ -126,7 +133,8 @@ class Snapshot:
     def embeddings(self, modality: Modality, *, after: int = 0) -> Iterator[tuple[RowIds, Embeddings]]:
         """Give ids and vectors of one modality, some at a time: all, or those changed after a version."""
         changed = f" AND _row_last_updated_at_version > {after}" if after else ""
-        for table in self._read_in_parts(["embedding"], f"modality = '{modality}'{changed}"):
+        columns = [name for name in schema.VECTOR_COLUMNS if name in self._dataset.schema.names]
+        for table in self._read_in_parts(columns, f"modality = '{modality}'{changed}"):
             yield _ids(table), schema.embedding_matrix(table)
 
     def check_filter(self, where: str) -> None:
@@ -154,7 +162,8 @@ class Snapshot:
             raise filters.refusal(where, str(error), self.columns) from None
 
     def _names(self, embeddings: bool) -> list[str]:
-        return [name for name in self._dataset.schema.names if embeddings or name != "embedding"]
+        names = self._dataset.schema.names
+        return [name for name in names if embeddings or name not in schema.VECTOR_COLUMNS]
 
     def _read(self, columns: list[str], where: str, limit: int | None = None) -> pa.Table:
         """Read rows with their ``_rowid``."""

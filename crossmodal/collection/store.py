@@ -15,9 +15,10 @@ import pyarrow as pa
 from crossmodal.collection import schema
 from crossmodal.collection.pen import LOCK, pen
 from crossmodal.collection.schema import StoredRecord
-from crossmodal.collection.snapshot import FORMAT, WIDENING, Snapshot, damage_told, literals
+from crossmodal.collection.snapshot import FORMAT, SMALL_FORMAT, WIDENING, Snapshot, damage_told, literals
 from crossmodal.encoders.base import EncoderCard
 from crossmodal.errors import CollectionError
+from crossmodal.index import Storage
 from crossmodal.refusals import storage_errors
 
 logger = logging.getLogger("crossmodal")
@@ -36,7 +37,7 @@ class Store(Snapshot):
         super().__init__(path, dataset)
 
     @classmethod
-    def create(cls, path: Path, encoder: EncoderCard) -> "Store":
+    def create(cls, path: Path, encoder: EncoderCard, storage: Storage = "float32") -> "Store":
         """Make an empty table, in one commit.
 
         :raises CollectionError: when there is a collection already, or a folder with other things in it.
@@ -45,7 +46,10 @@ class Store(Snapshot):
         if path.exists() and not is_collection(path) and not _is_free(path):
             raise CollectionError(f"{path} exists and is no collection; choose a new path or an empty folder")
         stated = {"format": FORMAT, "id": uuid.uuid4().hex, "encoder": encoder.to_dict()}
-        empty = schema.base_schema(encoder.dim).with_metadata({"crossmodal": json.dumps(stated)})
+        if storage != "float32":
+            stated |= {"format": SMALL_FORMAT, "storage": storage}
+        columns = schema.base_schema(encoder.dim, storage)
+        empty = columns.with_metadata({"crossmodal": json.dumps(stated)})
         made_here = not path.exists()
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)

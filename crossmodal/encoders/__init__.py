@@ -5,6 +5,7 @@ from pathlib import Path
 
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard, Pixels
 from crossmodal.encoders.blueprint import Blueprint
+from crossmodal.encoders.prefix import PrefixEncoder
 from crossmodal.encoders.runtime import Way, choose_backend
 from crossmodal.errors import EncoderError, unknown
 
@@ -34,20 +35,28 @@ _CATALOGUE: dict[str, Callable[[str, Way], Encoder]] = {
 """What loads an encoder, by the part of its spec before the first colon. Any other spec is a folder."""
 
 
-def load_encoder(spec: str = "lite", *, backend: str = "auto", batch_size: int | None = None) -> Encoder:
+def load_encoder(
+    spec: str = "lite",
+    *,
+    backend: str = "auto",
+    batch_size: int | None = None,
+    dim: int | None = None,
+) -> Encoder:
     """Load an encoder by its spec string; its towers are built when they are first needed.
 
     :param spec: ``lite``, the encoder that is always there; ``open_clip:ARCH/TAG_OR_FILE``;
         ``hf:REPO_OR_FOLDER``; ``towers:IMAGE+TEXT``; or the folder of a checkpoint.
     :param backend: ``torch``, ``openvino``, or ``auto``: torch where there is an accelerator, else OpenVINO.
     :param batch_size: pictures per call of the image tower; a measured default where left out.
+    :param dim: keep so many of the first dimensions and make their length 1 again; all where left out.
     :raises EncoderError: when the encoder or backend is unknown, or its weights are not what they should be.
     :raises MissingPackageError: when the package that carries its weights is not installed.
     """
     if batch_size is not None and batch_size < 1:
         raise EncoderError(f"Batch size {batch_size} is too small. Expected 1 or more")
     load = _CATALOGUE.get(spec.partition(":")[0], _twin)
-    return load(spec, Way(backend=choose_backend(backend), batch_size=batch_size))
+    encoder = load(spec, Way(backend=choose_backend(backend), batch_size=batch_size))
+    return encoder if dim is None or dim == encoder.card.dim else PrefixEncoder(encoder, dim)
 
 
 def read_blueprint(spec: str) -> Blueprint:
