@@ -204,7 +204,9 @@ def embedding_matrix(table: pa.Table) -> Embeddings:
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)
     if pa.types.is_int8(column.type.value_type):
-        return form_of("int8").decode([table["_scale"].to_numpy()[:, None], values])
+        return form_of("int8").decode(
+            [table["_scale"].to_numpy()[:, None], values], np.empty(values.shape, np.float32)
+        )
     vectors: Embeddings = values.astype(np.float32, copy=False)
     return vectors
 

@@ -24,9 +24,10 @@ _log = logging.getLogger(__name__)
 # scan against copy: 500,000 rows, 1% allowed 1.1 and 0.4 ms, 2% 2.6 and 2.4, 5% 5.7 and 8.4.
 _COPY_UP_TO = 0.02
 
-# Of binary vectors, so many times the rows asked for are scored again, and so many at least.
+# Of binary vectors, so many times the rows asked for are scored again, and so many at least. Of the ten
+# nearest among 2,386 drawings of `lite`, asked by captions, 40 scored again keep 91%, 100 97%, 200 99%.
 _OVERSAMPLED = 10
-_LEAST_OVERSAMPLED = 100
+_LEAST_OVERSAMPLED = 200
 
 _ROWS_AT_A_TIME = 4096
 
@@ -40,7 +41,7 @@ class FaissIndex(Index):
     ``storage`` says in which form the vectors are kept. A score is the inner product of the query with the
     vector as it was kept. Ids and scores equal ``ExactIndex`` over those vectors to the last bit, except for
     ``binary``: there the rows whose bits are nearest to the query's signs are scored, ``_OVERSAMPLED`` times
-    ``k`` of them, and the best may be missed; a score is still exact.
+    ``k`` of them or more, and one of the best may be missed; a score is still exact.
 
     How the others are made exact: FAISS sums in an order of its own and leaves ties
     open, so it is asked for more than ``k`` rows, these are scored again by ``exact_scores``, and when the
