@@ -67,6 +67,11 @@ def read_blueprint(spec: str) -> Blueprint:
     from crossmodal.encoders.checkpoint import is_checkpoint, read_checkpoint
     from crossmodal.encoders.families import family, known_families
 
+    if spec == "lite":
+        raise EncoderError(
+            "Encoder 'lite' ships whole, with nothing to train or to write elsewhere. "
+            "Its towers under heads of your own are: towers:efficientnet_lite0+minilm"
+        )
     scheme, colon, rest = spec.partition(":")
     if colon and scheme in known_families():
         return family(scheme).blueprint(rest)

@@ -26,10 +26,10 @@ def test_help_lists_the_commands_and_nothing_more(run):
     result = run("--help")
     assert result.exit_code == 0
     listed = [line.split()[0] for line in result.stdout.partition("Commands:\n")[2].splitlines() if line]
-    assert listed == ["demo", "index", "search", "info", "remove", "verify"]
+    assert listed == ["demo", "index", "search", "info", "remove", "verify", "convert"]
 
 
-@pytest.mark.parametrize("command", ["demo", "index", "search", "info", "remove", "verify"])
+@pytest.mark.parametrize("command", ["demo", "index", "search", "info", "remove", "verify", "convert"])
 def test_every_command_has_help(run, command):
     result = run(command, "-h")
     assert result.exit_code == 0
