@@ -1,6 +1,7 @@
 """Print the recall of an encoder on a source, captions as texts; by default `lite` on the test split.
 
-python scripts/bench_recall.py [SOURCE] [--encoder lite] [--backend auto]
+python scripts/bench_recall.py [SOURCE] [--encoder lite] [--backend auto] [--dtype float32]
+                                [--calibrate-on sample:train]
 """
 
 import argparse
@@ -8,6 +9,8 @@ import argparse
 import numpy as np
 
 from crossmodal.encoders import load_encoder
+from crossmodal.encoders.calibration import choose_pictures
+from crossmodal.encoders.runtime import DTYPES
 from crossmodal.metrics.retrieval import evaluate_retrieval
 from crossmodal.sources import open_source
 
@@ -18,9 +21,14 @@ def main() -> None:
     parser.add_argument("source", nargs="?", default="sample:test")
     parser.add_argument("--encoder", default="lite")
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--calibrate-on", default="sample:train", help="pictures for int8")
     options = parser.parse_args()
 
-    encoder = load_encoder(options.encoder, backend=options.backend)
+    pictures = choose_pictures(open_source(options.calibrate_on)) if options.dtype == "int8" else None
+    encoder = load_encoder(
+        options.encoder, backend=options.backend, dtype=options.dtype, calibration=pictures
+    )
     records = [record for record in open_source(options.source) if record.captions]
     texts = [caption for record in records for caption in record.captions]
     image_of_text = np.repeat(np.arange(len(records)), [len(record.captions) for record in records])

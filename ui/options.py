@@ -73,6 +73,16 @@ def backend(command: F) -> F:
     )(command)
 
 
+def dtype(command: F) -> F:
+    """Add ``--dtype``: what the towers compute in."""
+    return click.option(
+        "--dtype",
+        type=OneOf(["float32", "bfloat16", "float16", "int8"]),
+        help="What the towers of a new collection compute in; int8 is calibrated on SOURCE.  "
+        "[default: float32]",
+    )(command)
+
+
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON document: dates become ISO text, and numbers that JSON does not know become null."""
     click.echo(json.dumps(_plain(document), ensure_ascii=False, indent=2, allow_nan=False))

@@ -57,6 +57,8 @@ class AddReport:
     """Parts of the source behind which unknown records lie; while there are any, nothing is pruned."""
     agreement: Agreement | None = None
     """What small vectors cost, measured on what was embedded; None where nothing is smaller than it was."""
+    cut: int = 0
+    """Captions embedded now that were longer than the encoder's limit, and so were cut."""
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class AddReport:
             "unchanged": self.unchanged,
             "removed": self.removed,
             "skipped": [list(pair) for pair in self.skipped],
+            "texts_cut": self.cut,
             "seconds": round(self.seconds, 3),
         }
         return told | ({"agreement": self.agreement.to_dict()} if self.agreement else {})
@@ -106,6 +109,8 @@ class Adder:
             for batch in embed_records(self._plan(records), self._encoder, batch_size=batch_size):
                 for done in batch:
                     self._settle(done)
+                texts = [text for done in batch if not done.failure for text in done.work.texts]
+                self.report.cut += self._encoder.texts_cut(texts)
                 if len(self._fresh) + len(self._changed) >= COMMIT_RECORDS or self._due():
                     self._commit()
                 self._tell()

@@ -17,11 +17,13 @@ from crossmodal.collection.query import check_k, check_least, embed_query, make_
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.collection.searcher import Searcher
 from crossmodal.collection.snapshot import Snapshot
-from crossmodal.collection.store import Store
-from crossmodal.encoders import load_encoder
-from crossmodal.encoders.base import Embeddings, Encoder
+from crossmodal.collection.store import ENCODER, Store
+from crossmodal.encoders import Kept, load_encoder
+from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard
+from crossmodal.encoders.calibration import read_facts
 from crossmodal.errors import CollectionError, QueryError, unknown
 from crossmodal.index import STORAGES, Storage
+from crossmodal.refusals import storage_errors
 from crossmodal.sources import Source, open_source
 from crossmodal.types import MODALITIES, Hit, ImageLike, Modality, Record, Term
 
@@ -79,7 +81,14 @@ class Collection:
         """
         if storage not in STORAGES:
             raise CollectionError(unknown("storage", str(storage), STORAGES))
-        return cls(Store.create(Path(path), encoder.card, storage), encoder, encoder.card.backend)
+        store = Store.create(Path(path), encoder.card, storage)
+        try:
+            with storage_errors(store.path):
+                encoder.keep(store.path / ENCODER)
+        except BaseException:
+            store.clear_if_empty()
+            raise
+        return cls(store, encoder, encoder.card.backend)
 
     @classmethod
     def open(
@@ -114,11 +123,15 @@ class Collection:
         """
         with self._lock:
             if self._encoder is None:
-                made_with = self._store.identity.encoder
-                encoder = load_encoder(made_with.name, backend=self._backend, dim=made_with.dim)
+                encoder = load_encoder_of(self._store.identity.encoder, self.path, backend=self._backend)
                 self._refuse_other(encoder)
                 self._encoder = encoder
             return self._encoder
+
+    @property
+    def card(self) -> EncoderCard:
+        """The facts of the encoder the collection was made with; it is not loaded for them."""
+        return self._store.identity.encoder
 
     def __len__(self) -> int:
         """Give the number of records."""
@@ -303,10 +316,36 @@ class Collection:
         made_with = self._store.identity.encoder
         if encoder.card.fingerprint != made_with.fingerprint:
             raise CollectionError(
-                f"{self.path} was made with encoder {made_with.name} (fingerprint {made_with.fingerprint}), "
-                f"not with {encoder.card.name} (fingerprint {encoder.card.fingerprint}); their embeddings "
-                "cannot be compared. Open it with its own encoder, or index into a new collection"
+                f"{self.path} was made with encoder {_named(made_with)} "
+                f"(fingerprint {made_with.fingerprint}), not with {_named(encoder.card)} "
+                f"(fingerprint {encoder.card.fingerprint}); their embeddings cannot be compared. "
+                "Open it with its own encoder, or index into a new collection"
             )
+
+
+def load_encoder_of(
+    card: EncoderCard, path: Path, *, backend: str = "auto", name: str | None = None
+) -> Encoder:
+    """Load the encoder of the collection at a path as its card says, in the same arithmetic.
+
+    :param backend: any in float32; else ``auto`` is the one the collection was made with.
+    :param name: another spec that a person believes to name the same encoder.
+    :raises EncoderError: when it cannot be loaded, or this machine cannot compute in its dtype.
+    """
+    if card.dtype != "float32" and backend == "auto":
+        backend = card.backend
+    kept = None
+    if card.dtype == "int8":
+        # A prefix of an encoder has a fingerprint of its own; the tower beside the collection knows its.
+        folder = path / ENCODER
+        identity = read_facts(folder).get("fingerprint", card.fingerprint)
+        kept = Kept(fingerprint=identity, folder=folder)
+    return load_encoder(name or card.name, backend=backend, dtype=card.dtype, calibration=kept, dim=card.dim)
+
+
+def _named(card: EncoderCard) -> str:
+    """Name an encoder, and its arithmetic where that sets it apart."""
+    return card.name if card.dtype == "float32" else f"{card.name} in {card.dtype} on {card.backend}"
 
 
 def _as_records(given: Any) -> tuple[Iterable[Record], Source | None]:

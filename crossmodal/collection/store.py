@@ -25,6 +25,7 @@ logger = logging.getLogger("crossmodal")
 
 TABLE = "records.lance"
 INDEX = "index"
+ENCODER = "encoder"
 FRAGMENTS_TO_COMPACT = 8
 KEEP_VERSIONS = datetime.timedelta(hours=1)
 
@@ -185,6 +186,7 @@ def is_collection(path: Path) -> bool:
 def clear(path: Path) -> None:
     """Remove what a collection keeps in its folder, and the folder if nothing else is in it."""
     shutil.rmtree(path / TABLE, ignore_errors=True)
+    shutil.rmtree(path / ENCODER, ignore_errors=True)
     for file in (path / INDEX).glob("*.index*"):
         file.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # other things are in the folder, and stay

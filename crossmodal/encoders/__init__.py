@@ -1,15 +1,17 @@
 """Encoders by spec string, through one catalogue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard, Pixels
 from crossmodal.encoders.blueprint import Blueprint
+from crossmodal.encoders.calibration import Kept
 from crossmodal.encoders.prefix import PrefixEncoder
 from crossmodal.encoders.runtime import Way, choose_backend
 from crossmodal.errors import EncoderError, unknown
+from crossmodal.types import ImageLike
 
-__all__ = ["Embeddings", "Encoder", "EncoderCard", "Pixels", "load_encoder", "read_blueprint"]
+__all__ = ["Embeddings", "Encoder", "EncoderCard", "Kept", "Pixels", "load_encoder", "read_blueprint"]
 
 
 def _lite(spec: str, way: Way) -> Encoder:
@@ -39,6 +41,8 @@ def load_encoder(
     spec: str = "lite",
     *,
     backend: str = "auto",
+    dtype: str = "float32",
+    calibration: Iterable[ImageLike] | Kept | None = None,
     batch_size: int | None = None,
     dim: int | None = None,
 ) -> Encoder:
@@ -47,15 +51,27 @@ def load_encoder(
     :param spec: ``lite``, the encoder that is always there; ``open_clip:ARCH/TAG_OR_FILE``;
         ``hf:REPO_OR_FOLDER``; ``towers:IMAGE+TEXT``; or the folder of a checkpoint.
     :param backend: ``torch``, ``openvino``, or ``auto``: torch where there is an accelerator, else OpenVINO.
-    :param batch_size: pictures per call of the image tower; a measured default where left out.
+    :param dtype: what the towers compute in: ``float32``, ``bfloat16``, ``float16`` (GPUs only), or ``int8``
+        (OpenVINO only, the image tower). Embeddings are float32 in each, and comparable within one only.
+    :param calibration: for int8, some hundred pictures like those to be searched, or a tower made before.
+    :param batch_size: pictures per call of the image tower; by the memory that is free where left out.
     :param dim: keep so many of the first dimensions and make their length 1 again; all where left out.
-    :raises EncoderError: when the encoder or backend is unknown, or its weights are not what they should be.
-    :raises MissingPackageError: when the package that carries its weights is not installed.
+    :raises EncoderError: when the encoder or backend is unknown, its weights are not what they should be, or
+        this machine cannot compute in ``dtype``.
+    :raises MissingPackageError: when the package that carries its weights, or quantises, is not installed.
     """
     if batch_size is not None and batch_size < 1:
         raise EncoderError(f"Batch size {batch_size} is too small. Expected 1 or more")
+    if dtype == "int8" and calibration is None:
+        raise EncoderError(
+            "int8 is calibrated on pictures like those to be searched; give calibration=[picture, ...], "
+            "or bring them in with: crossmodal index SOURCE COLLECTION --dtype int8"
+        )
     load = _CATALOGUE.get(spec.partition(":")[0], _twin)
-    encoder = load(spec, Way(backend=choose_backend(backend), batch_size=batch_size))
+    way = Way(backend=choose_backend(backend, dtype), dtype=dtype, batch_size=batch_size)
+    encoder = load(spec, way)
+    if calibration is not None and dtype == "int8":
+        encoder.quantise(calibration)
     return encoder if dim is None or dim == encoder.card.dim else PrefixEncoder(encoder, dim)
 
 

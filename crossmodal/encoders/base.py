@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,9 @@ from numpy.typing import NDArray
 from crossmodal.errors import EncoderError
 from crossmodal.machine import usable_processors
 from crossmodal.types import ImageLike
+
+if TYPE_CHECKING:
+    from crossmodal.encoders.calibration import Kept
 
 Embeddings = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -25,8 +30,9 @@ class EncoderCard:
     """The facts of an encoder that a collection stores and a person reads.
 
     ``name`` is the spec string that loads it again. ``fingerprint`` covers architecture, weights,
-    preprocessing and tokenizer, and so says whether two embeddings may be compared; backends that agree share
-    it. ``text_limit`` is in tokens; what is longer is cut as the model's authors do.
+    preprocessing and tokenizer, and so says whether two embeddings may be compared. In float32 backends
+    agree and share it; any other ``dtype`` has a fingerprint of its own. ``text_limit`` is in tokens; what is
+    longer is cut as the model's authors do.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Encoder(ABC):
 
     card: EncoderCard
     batch_size: int = 32
+    device: str = "cpu"
 
     @abstractmethod
     def prepare_image(self, image: ImageLike) -> Pixels:
@@ -68,6 +75,23 @@ class Encoder(ABC):
         """Embed one to ``TEXTS_AT_ONCE`` texts: float32 (M, D), rows L2-normalised.
 
         :raises EncoderError: when something among them is no text.
+        """
+
+    def texts_cut(self, texts: Sequence[str]) -> int:
+        """Count the texts that are longer than ``card.text_limit`` tokens and so are cut."""
+        return 0
+
+    def quantise(self, calibration: "Iterable[ImageLike] | Kept") -> None:
+        """Settle what the towers of an encoder in int8 are made of; the card has its fingerprint then.
+
+        :raises EncoderError: when there is no such form, no picture can be read, or nothing is kept.
+        """
+        raise EncoderError(f"Encoder {self.card.name} has no int8 form; use float32")
+
+    def keep(self, folder: Path) -> None:  # noqa: B027  # most have nothing to keep
+        """Write into a folder what of the encoder could not be made again: int8 towers.
+
+        :raises OSError: when the disk refuses.
         """
 
     def encode_images(self, images: Iterable[ImageLike]) -> Embeddings:

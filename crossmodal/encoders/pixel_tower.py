@@ -27,4 +27,5 @@ class PixelTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 pixels (B, H, W, 3) to (B, D), rows L2-normalised."""
         scaled = pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255
-        return functional.normalize(self.encode((scaled - self.mean) / self.std), dim=-1)
+        embeddings: Tensor = self.encode((scaled - self.mean) / self.std)
+        return functional.normalize(embeddings.to(self.mean.dtype), dim=-1)

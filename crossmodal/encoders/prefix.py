@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class PrefixEncoder(Encoder):
         self.whole = whole
         self.card = replace(card, dim=dim, fingerprint=f"{card.fingerprint}+{dim}")
         self.batch_size = whole.batch_size
+        self.device = whole.device
 
     def prepare_image(self, image: ImageLike) -> Pixels:
         """Decode and fit one picture as the whole encoder does: uint8 (H, W, 3).
@@ -47,6 +49,17 @@ class PrefixEncoder(Encoder):
         :raises EncoderError: when something among them is no text.
         """
         return self.cut(self.whole.embed_texts(texts))
+
+    def texts_cut(self, texts: Sequence[str]) -> int:
+        """Count the texts that are longer than ``card.text_limit`` tokens and so are cut."""
+        return self.whole.texts_cut(texts)
+
+    def keep(self, folder: Path) -> None:
+        """Write into a folder what of the whole encoder could not be made again.
+
+        :raises OSError: when the disk refuses.
+        """
+        self.whole.keep(folder)
 
     def cut(self, embeddings: Embeddings) -> Embeddings:
         """Give the prefix of embeddings of ``whole``, float32 (N, dim), rows L2-normalised.

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from crossmodal.encoders import runtime
-from crossmodal.encoders.runtime import InputSpec, Tower, Way, cache, choose_backend, run_tower
+from crossmodal.encoders.runtime import InputSpec, Tower, Way, cache, choice, choose_backend, run_tower
 from crossmodal.errors import EncoderError
 from crossmodal.machine import usable_processors
 
@@ -77,7 +76,7 @@ def text_tower():
 def prepared_folder():
     from crossmodal.encoders.runtime.openvino import version
 
-    return cache.tower_folder(image_tower(), f"openvino-{version()}")
+    return cache.tower_folder(image_tower(), f"openvino-{version()}-float32")
 
 
 def broken():
@@ -280,9 +279,9 @@ def test_two_processes_prepare_the_same_tower_at_once(tmp_path, cache_root):
 
 def test_auto_takes_openvino_without_an_accelerator_and_torch_with_one(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "crossmodal")
-    monkeypatch.setattr(runtime, "accelerator", lambda: "")
+    monkeypatch.setattr(choice, "accelerator", lambda: "")
     assert choose_backend("auto") == "openvino"
-    monkeypatch.setattr(runtime, "accelerator", lambda: "cuda")
+    monkeypatch.setattr(choice, "accelerator", lambda: "cuda")
     assert choose_backend("auto") == "torch"
     assert [r.getMessage().split(",")[0] for r in caplog.records] == ["Backend openvino", "Backend torch"]
     assert choose_backend("openvino") == "openvino"

@@ -12,7 +12,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from crossmodal.encoders import preprocessing
 from crossmodal.encoders.blueprint import fingerprint
 from crossmodal.encoders.preprocessing import Preprocessing
-from crossmodal.encoders.runtime import InputSpec, Runner, Tower
+from crossmodal.encoders.runtime import InputSpec, Runner, Tower, memory
 from crossmodal.encoders.tokenizer import Tokenizer
 from crossmodal.encoders.twin import TwinEncoder
 from crossmodal.errors import EncoderError, ImageError
@@ -96,6 +96,32 @@ def test_lengths_tell_what_would_be_cut(tokenizer_file):
     texts = ["red apple", "", "a a a a", "a a a a a", "a " * 40]
     assert tokenize.lengths(texts) == [4, 2, 6, 7, 42]
     assert [len(ids) for ids in tokenize(texts)] == [4, 2, 6, 6, 6]
+
+
+def test_texts_that_are_cut_are_counted(encoder):
+    texts = ["a a a a", "a a a a a", "red apple", "", "é", "ﷺ" * 9, "a " * 40, "\ud800"]
+    assert encoder.texts_cut(texts) == sum(n > LIMIT for n in encoder._tokenizer.lengths(texts)) == 2
+    assert encoder.texts_cut([]) == 0
+
+
+def test_the_size_of_a_batch_is_given_or_follows_the_memory_that_is_free(tokenizer_file, monkeypatch):
+    def made(batch_size):
+        return TwinEncoder(
+            name="sums",
+            fingerprint="f",
+            preprocessing=Preprocessing(size=SIZE, fit="squash", resample="bilinear"),
+            tokenizer=Tokenizer(lambda: tokenizer_file, LIMIT),
+            image_tower=Recorder(tower("image")),
+            text_tower=Recorder(tower("text")),
+            batch_size=batch_size,
+        )
+
+    monkeypatch.setattr(
+        memory, "available_memory", lambda: memory.SHARE * memory.COPIES * 3 * SIZE * SIZE * 7
+    )
+    assert (made(None).batch_size, made(50).batch_size) == (7, 50)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**40)
+    assert made(None).batch_size == Recorder.most_rows
 
 
 def test_the_tokenizer_file_is_read_at_the_first_text_only(tokenizer_file):

@@ -31,6 +31,7 @@ def test_index_counts_what_it_did_and_embeds_nothing_twice(run, picture_folder, 
         "unchanged": 0,
         "removed": 0,
         "skipped": [],
+        "texts_cut": 0,
         "encoder": "toy",
         "rows": 16,
     }

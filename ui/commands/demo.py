@@ -14,7 +14,7 @@ import click
 from crossmodal.errors import CrossmodalError
 from crossmodal.machine import cache_root
 from ui import options
-from ui.commands.index import add_with_progress, summary
+from ui.commands.index import add_with_progress, open_or_create, reopen, summary
 
 if TYPE_CHECKING:
     from crossmodal.collection import Collection
@@ -29,14 +29,15 @@ PORTS_TRIED = 50
     "--port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Where to serve."
 )
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
+@options.dtype
 @options.verbose
-def command(source: str, port: int, no_browser: bool) -> None:
+def command(source: str, port: int, no_browser: bool, dtype: str | None) -> None:
     """Open a page that finds pictures in SOURCE: a folder, a table, or a collection made by index.
 
     Without SOURCE it is the bundled sample: some thousand drawings in the public domain. What SOURCE holds is
     indexed into your cache folder; the next start is quick.
     """
-    collection = prepare(source)
+    collection = prepare(source, dtype)
     click.echo("getting the page ready ...", err=True)
     from crossmodal.sources import read_uri
     from ui.answers import examples
@@ -62,18 +63,21 @@ def command(source: str, port: int, no_browser: bool) -> None:
         blocks.close(verbose=False)
 
 
-def prepare(source: str) -> "Collection":
+def prepare(source: str, dtype: str | None = None) -> "Collection":
     """Open the collection at a path, or bring a source into one of our own in the user's cache folder."""
-    from crossmodal import Collection, load_encoder, open_source
+    from crossmodal import load_encoder, open_source
     from crossmodal.collection.store import is_collection
 
     if is_collection(Path(source)):
-        return Collection.open(source)
+        return reopen(Path(source), None, "auto", dtype)
     opened = open_source(source)
-    encoder = load_encoder("lite")
-    path = cache_folder(opened.spec, encoder.card.fingerprint)
-    collection = Collection.open(path, encoder) if is_collection(path) else Collection.create(path, encoder)
-    report = add_with_progress(collection, opened)
+    # An int8 encoder's own fingerprint changes with the pictures; the place of its collection must not.
+    identity = load_encoder("lite").card.fingerprint
+    kind = "" if dtype in (None, "float32") else f"-{dtype}"
+    with open_or_create(
+        cache_folder(opened.spec, identity + kind), opened, None, "auto", dtype
+    ) as collection:
+        report = add_with_progress(collection, opened)
     if report.added or report.updated or report.removed or report.skipped:
         click.echo(summary(report), err=True)
     return collection

@@ -16,7 +16,9 @@ from ui.progress import meter, of_total
 
 if TYPE_CHECKING:
     from crossmodal.collection import AddReport, Agreement, Collection
+    from crossmodal.encoders import Encoder
     from crossmodal.index import Storage
+    from crossmodal.sources import Source
 
 SKIPPED_SHOWN = 20
 """So many left-out records are named one by one; the others are counted by reason."""
@@ -40,6 +42,7 @@ STORAGES = ["float32", "float16", "int8", "binary"]
     help="What a new collection keeps the numbers of a vector as.  [default: float32]",
 )
 @options.backend
+@options.dtype
 @click.option("--batch-size", type=click.IntRange(min=1), help="Pictures per run of the image tower.")
 @click.option("--image-column", help="The column of a table that names the pictures.")
 @click.option("--caption-column", help="The column of a table that holds the captions.")
@@ -53,6 +56,7 @@ def command(
     dim: int | None,
     storage: "Storage | None",
     backend: str,
+    dtype: str | None,
     batch_size: int | None,
     as_json: bool,
     **columns: str | None,
@@ -69,12 +73,13 @@ def command(
     from crossmodal import open_source
 
     opened = open_source(source, **columns)
-    with open_or_create(collection, encoder_name, backend, dim, storage) as target:
+    with open_or_create(collection, opened, encoder_name, backend, dtype, dim, storage) as target:
         report = add_with_progress(target, opened, batch_size)
         if report.skipped and not (report.added or report.updated or report.unchanged or report.removed):
             raise SourceError(
                 f"{source}: nothing usable; all {len(report.skipped):,} skipped ({by_reason(report)})"
             )
+    click.echo(runs_on(target), err=True)
     info = target.info()
     if as_json:
         options.print_json({**report.to_dict(), "encoder": info.encoder["name"], "rows": info.rows})
@@ -87,32 +92,31 @@ def command(
 @contextmanager
 def open_or_create(
     path: Path,
+    source: "Source",
     encoder_name: str | None,
     backend: str,
+    dtype: str | None,
     dim: int | None = None,
     storage: "Storage | None" = None,
 ) -> Iterator["Collection"]:
     """Open a collection with its own encoder, or make one; an error that leaves the new one empty removes it.
 
-    :raises CollectionError: when it was made with another encoder, dimension or storage than those named.
+    :raises CollectionError: when it was made with another encoder, dtype, dimension or storage than named.
     """
-    from crossmodal import Collection, load_encoder
+    from crossmodal import Collection
     from crossmodal.collection.store import is_collection
 
     made = None
     if not is_collection(path):
-        encoder = load_encoder(encoder_name or "lite", backend=backend, dim=dim)
+        encoder = new_encoder(source, encoder_name or "lite", backend, dtype, dim)
         try:
             made = Collection.create(path, encoder, storage or "float32")
         except CollectionError:
             if not is_collection(path):  # else another process made it in the meantime, and it is ours, too
                 raise
     if made is None:
-        there = Collection.open(path, backend=backend)
+        there = reopen(path, encoder_name, backend, dtype)
         _refuse_other_vectors(there, dim, storage)
-        if encoder_name:
-            named = load_encoder(encoder_name, backend=backend, dim=there.dim)
-            there = Collection.open(path, named, backend=backend)
         yield there
         return
     try:
@@ -135,6 +139,48 @@ def _refuse_other_vectors(collection: "Collection", dim: int | None, storage: "S
                 f"{collection.path} was made with {option} {kept[option]}, not {asked}; "
                 f"leave {option} out, or index into a new collection"
             )
+
+
+def new_encoder(
+    source: "Source", name: str, backend: str, dtype: str | None, dim: int | None = None
+) -> "Encoder":
+    """Load the encoder of a new collection; int8 is calibrated on pictures of the source."""
+    from crossmodal import load_encoder
+    from crossmodal.encoders.calibration import choose_pictures
+
+    if dtype != "int8":
+        return load_encoder(name, backend=backend, dtype=dtype or "float32", dim=dim)
+    click.echo("calibrating int8 on pictures of the source ...", err=True)
+    pictures = choose_pictures(source)
+    return load_encoder(name, backend=backend, dtype=dtype, calibration=pictures, dim=dim)
+
+
+def reopen(path: Path, encoder_name: str | None, backend: str, dtype: str | None) -> "Collection":
+    """Open a collection, which knows its encoder and dtype; what is named besides must be just that.
+
+    :raises CollectionError: when it was made with another encoder, or in another dtype.
+    """
+    from crossmodal import Collection
+    from crossmodal.collection.collection import load_encoder_of
+
+    collection = Collection.open(path, backend=backend)
+    card = collection.card
+    if dtype is not None and dtype != card.dtype:
+        raise CollectionError(
+            f"{path} was made in {card.dtype}, not in {dtype}; their embeddings cannot be compared. "
+            "Leave --dtype out, or index into a new collection"
+        )
+    if encoder_name is None:
+        return collection
+    return Collection.open(path, load_encoder_of(card, path, backend=backend, name=encoder_name))
+
+
+def runs_on(collection: "Collection") -> str:
+    """Say what runs the towers, in which arithmetic and where."""
+    encoder = collection.encoder
+    return one_line(
+        f"{encoder.card.name} runs on {encoder.card.backend}, {encoder.card.dtype}, {encoder.device}"
+    )
 
 
 def add_with_progress(collection: "Collection", source: Any, batch_size: int | None = None) -> "AddReport":
@@ -170,6 +216,9 @@ def summary(report: "AddReport") -> str:
     for source, count in report.replaced.items():
         others = "a record" if count == 1 else "records"
         lines.append(one_line(f"{count:,} of them replaced {others} with the same key from {source}"))
+    if report.cut:
+        longer = "a caption was" if report.cut == 1 else f"{report.cut:,} captions were"
+        lines.append(f"{longer} longer than the encoder reads, and cut")
     if report.hidden:
         parts = ", ".join(report.hidden[:3]) + (" and more" if len(report.hidden) > 3 else "")
         lines.append(one_line(f"nothing was removed, for what lies behind {parts} could not be seen"))

@@ -14,7 +14,6 @@ from crossmodal.encoders.twin import TwinEncoder
 if TYPE_CHECKING:
     from torch import nn
 
-BATCH_SIZE = 32
 TOKENS = InputSpec("int64", (None, None))
 PIXELS = InputSpec("uint8", (None, settings.IMAGE_SIZE, settings.IMAGE_SIZE, 3))
 
@@ -38,7 +37,7 @@ def load_lite(way: Way) -> TwinEncoder:
         tokenizer=Tokenizer(weights.tokenizer_file, settings.TEXT_LIMIT),
         image_tower=run_tower(image_tower, way),
         text_tower=run_tower(text_tower, way),
-        batch_size=way.batch_size or BATCH_SIZE,
+        batch_size=way.batch_size,
     )
 
 

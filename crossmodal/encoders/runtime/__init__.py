@@ -1,19 +1,16 @@
 """How a tower is run, apart from what it is: the backends, and the choice among them by hardware."""
 
-import logging
-import os
-import platform
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
-from crossmodal.encoders.runtime.base import Inputs, InputSpec, Runner, Tower, Way
-from crossmodal.errors import EncoderError, unknown
+from crossmodal.encoders.runtime.base import Inputs, InputSpec, Quantisation, Runner, Tower, Way
+from crossmodal.encoders.runtime.choice import DTYPES, accelerator, choose_backend, devices
 
 __all__ = [
     "BACKENDS",
+    "DTYPES",
     "InputSpec",
     "Inputs",
+    "Quantisation",
     "Runner",
     "Tower",
     "Way",
@@ -22,66 +19,29 @@ __all__ = [
     "run_tower",
 ]
 
-_log = logging.getLogger(__name__)
 
-
-def _openvino(tower: Tower) -> Runner:
+def _openvino(tower: Tower, dtype: str) -> Runner:
     from crossmodal.encoders.runtime.openvino import OpenVinoRunner
 
-    return OpenVinoRunner(tower)
+    # Only pictures can always be calibrated: a corpus need not have captions, and a query is one text.
+    of_texts = dtype == "int8" and tower.modality == "text"
+    return OpenVinoRunner(tower, "float32" if of_texts else dtype)
 
 
-def _torch(tower: Tower) -> Runner:
+def _torch(tower: Tower, dtype: str) -> Runner:
+    from crossmodal.encoders.runtime.several import SeveralRunners
     from crossmodal.encoders.runtime.torch import TorchRunner
 
-    return TorchRunner(tower, device=accelerator() or "cpu")
+    found = devices()
+    if len(found) == 1:
+        return TorchRunner(tower, found[0], dtype)
+    return SeveralRunners(tower, lambda part, device: TorchRunner(part, device, dtype), found)
 
 
-BACKENDS: dict[str, Callable[[Tower], Runner]] = {"openvino": _openvino, "torch": _torch}
+BACKENDS: dict[str, Callable[[Tower, str], Runner]] = {"openvino": _openvino, "torch": _torch}
 """What can run a tower, by the name that ``--backend`` takes."""
 
 
 def run_tower(tower: Tower, way: Way) -> Runner:
     """Give the runner of a tower on a chosen backend (see ``choose_backend``)."""
-    return BACKENDS[way.backend](tower)
-
-
-def choose_backend(asked: str) -> str:
-    """Turn ``auto`` into the backend that suits this machine, and say so in the log; check any other name.
-
-    :raises EncoderError: when there is no such backend.
-    """
-    if asked in BACKENDS:
-        return asked
-    if asked != "auto":
-        raise EncoderError(unknown("backend", asked, ["auto", *BACKENDS]))
-    device = accelerator()
-    chosen = "torch" if device else "openvino"
-    _log.info("Backend %s, for this machine has %s", chosen, device or "no accelerator that torch can use")
-    return chosen
-
-
-def accelerator() -> str:
-    """Name the accelerator that torch can use: ``cuda``, ``mps``, or an empty string.
-
-    Importing torch takes seconds, so that is done only where the machine shows signs of having one.
-    """
-    if _signs_of_cuda():
-        import torch
-
-        if torch.cuda.is_available():
-            return "cuda"
-    if platform.system() == "Darwin" and platform.machine() == "arm64":
-        import torch
-
-        if torch.backends.mps.is_available():
-            return "mps"
-    return ""
-
-
-def _signs_of_cuda() -> bool:
-    """Tell whether an NVIDIA driver may be there: its device files (WSL has its own), or its command."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return False
-    devices = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvmap")
-    return any(Path(device).exists() for device in devices) or shutil.which("nvidia-smi") is not None
+    return BACKENDS[way.backend](tower, way.dtype)

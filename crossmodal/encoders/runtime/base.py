@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crossmodal.encoders.base import Embeddings
+from crossmodal.errors import EncoderError
 from crossmodal.types import Modality
 
 if TYPE_CHECKING:
@@ -59,11 +61,28 @@ class Way:
     batch_size: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantisation:
+    """What an int8 tower is made of: prepared pictures to calibrate it on, or a folder that holds it already.
+
+    ``fingerprint`` is the whole encoder's, with its arithmetic: it tells one calibration from another.
+    """
+
+    fingerprint: str
+    pixels: NDArray[np.uint8] | None = None
+    kept: Path | None = None
+
+
 class Runner(ABC):
-    """Runs one tower. Nothing is built or loaded before the first call; any thread may call."""
+    """Runs one tower. Nothing is built or loaded before the first call; any thread may call.
+
+    ``most_rows`` is how many rows one call should bring to keep the device busy.
+    """
 
     backend: ClassVar[str]
-    dtype: ClassVar[str] = "float32"
+    dtype: str = "float32"
+    device: str = "cpu"
+    most_rows: int = 32
 
     def __init__(self, tower: Tower) -> None:
         self.tower = tower
@@ -71,3 +90,13 @@ class Runner(ABC):
     @abstractmethod
     def __call__(self, batches: Sequence[Inputs]) -> list[Embeddings]:
         """Run batches, each of its own shape, and give (B, D) for each, in their order."""
+
+    def quantise(self, quantisation: Quantisation) -> None:
+        """Take what an int8 tower is made of; a runner in int8 needs it before its first call."""
+        raise EncoderError(f"{self.backend} has no int8; use the backend openvino")
+
+    def keep(self, folder: Path) -> None:  # noqa: B027  # most have nothing to keep
+        """Write into a folder what could not be made again; most towers can, from their weights.
+
+        :raises OSError: when the disk refuses.
+        """

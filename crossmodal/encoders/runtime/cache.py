@@ -27,7 +27,7 @@ _STRAY_AFTER_SECONDS = 3600
 
 
 def tower_folder(tower: Tower, runtime: str) -> Path:
-    """Name the folder of a tower as prepared for one version of a runtime."""
+    """Name the folder of a tower as prepared for one version of a runtime and one arithmetic."""
     return cache_root() / "towers" / f"{tower.fingerprint[:32]}-{runtime}" / tower.modality
 
 
@@ -70,6 +70,20 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
         except OSError:
             if not is_whole(folder):  # else another process was first, with the same content
                 raise
+
+
+def copy_whole(folder: Path, to: Path) -> None:
+    """Copy what ``write_whole`` put into a folder, and nothing that was added to it since.
+
+    :raises OSError: as ``write_whole`` does.
+    """
+    names = json.loads((folder / MANIFEST).read_bytes())
+
+    def copy(target: Path) -> None:
+        for name in names:
+            shutil.copyfile(folder / name, target / name)
+
+    write_whole(to, copy)
 
 
 def _remove_strays(parent: Path) -> None:
