@@ -61,6 +61,10 @@ class Witness(Encoder):
         """Embed prepared pictures as the encoder does."""
         return self._seen(self._whole.embed_pixels(pixels), self._pictures)
 
+    def texts_cut(self, texts: Sequence[str]) -> int:
+        """Count the texts that are too long for the encoder."""
+        return self._encoder.texts_cut(texts)
+
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as the encoder does."""
         return self._seen(self._whole.embed_texts(texts), self._texts)
