@@ -153,7 +153,7 @@ def test_many_threads_at_once_get_their_own_results(backend, pictures):
 def test_openvino_computes_in_float32_where_the_processor_would_offer_less(pictures):
     run = run_tower(image_tower(), Way(backend="openvino"))
     run([(pictures,)])
-    compiled = run._requests[0].get_compiled_model()
+    compiled = run._requests.compiled
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert compiled.get_property("INFERENCE_NUM_THREADS") == usable_processors()
 

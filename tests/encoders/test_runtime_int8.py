@@ -122,7 +122,7 @@ def test_int8_agrees_with_the_plain_module_and_is_not_float32_in_disguise(quanti
     assert (given * expected).sum(1).min() > 0.99
     assert np.abs(given - expected).max() > 1e-4
     np.testing.assert_allclose(np.linalg.norm(given, axis=1), 1, atol=1e-6)
-    compiled = quantised._image_tower._requests[0].get_compiled_model().get_runtime_model()
+    compiled = quantised._image_tower._requests.compiled.get_runtime_model()
     precisions = {op.get_rt_info()["runtimePrecision"].astype(str) for op in compiled.get_ops()}
     assert precisions & {"u8", "i8"}
 

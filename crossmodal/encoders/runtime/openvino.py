@@ -21,6 +21,7 @@ from crossmodal.encoders.calibration import FACTS, read_facts
 from crossmodal.encoders.runtime import cache, int8
 from crossmodal.encoders.runtime.base import Inputs, Quantisation, Runner, Tower
 from crossmodal.encoders.runtime.memory import Rows
+from crossmodal.encoders.runtime.requests import Requests
 from crossmodal.encoders.runtime.silent_openvino import ov
 from crossmodal.errors import EncoderError
 from crossmodal.machine import usable_processors
@@ -46,7 +47,7 @@ class OpenVinoRunner(Runner):
         super().__init__(tower)
         self.dtype = dtype
         self._rows = Rows(MOST_ROWS, f"the {tower.modality} tower of {tower.encoder}")
-        self._requests: ov.AsyncInferQueue | None = None
+        self._requests: Requests | None = None
         self._quantisation: Quantisation | None = None
         self._running = threading.Lock()
 
@@ -90,25 +91,21 @@ class OpenVinoRunner(Runner):
             cache.write_whole(folder, lambda target: self._save(model, target))
         self._quantisation = replace(self._quantisation, pixels=None, kept=folder)
 
-    def _run_all(
-        self, requests: ov.AsyncInferQueue, batches: Sequence[Inputs], results: Sequence[Embeddings]
-    ) -> bool:
+    def _run_all(self, requests: Requests, batches: Sequence[Inputs], results: Sequence[Embeddings]) -> bool:
         """Run batches in requests of as many rows as memory has room for, and say whether it had."""
         rows = self._rows.now
         try:
-            for inputs, out in zip(batches, results, strict=True):
-                for start in range(0, len(out), rows):
-                    piece = slice(start, start + rows)
-                    requests.start_async([array[piece] for array in inputs], userdata=out[piece])
-            requests.wait_all()
+            requests.run(
+                ([array[start : start + rows] for array in inputs], out[start : start + rows])
+                for inputs, out in zip(batches, results, strict=True)
+                for start in range(0, len(out), rows)
+            )
         except (RuntimeError, MemoryError) as error:
-            with contextlib.suppress(RuntimeError, MemoryError):
-                requests.wait_all()  # so that none still writes
             self._rows.fewer(min(rows, max(map(len, results))), error)
             return False
         return True
 
-    def _opened(self) -> ov.AsyncInferQueue:
+    def _opened(self) -> Requests:
         """Compile the tower at the first call."""
         if self._requests is None:
             try:
@@ -118,7 +115,7 @@ class OpenVinoRunner(Runner):
                 raise
             shape = compiled.inputs[0].partial_shape
             self._rows.now = min(self._rows.now, shape[0].get_max_length())
-            self._requests = _requests(compiled)
+            self._requests = Requests(compiled)
         return self._requests
 
     def _prepared(self) -> ov.Model | Path:
@@ -247,10 +244,3 @@ def _compile(model: ov.Model | Path, dtype: str) -> ov.CompiledModel:
         # OPTIMIZE_SIZE leaves the weights in tower.bin, whose checksum is ours
         settings |= {"CACHE_DIR": str(model.parent / "compiled"), "CACHE_MODE": "OPTIMIZE_SIZE"}
     return ov.Core().compile_model(model, "CPU", settings)
-
-
-def _requests(compiled: ov.CompiledModel) -> ov.AsyncInferQueue:
-    """Make the pool of requests, each of which writes its result into the rows it was started with."""
-    requests = ov.AsyncInferQueue(compiled)
-    requests.set_callback(lambda request, rows: np.copyto(rows, request.get_output_tensor(0).data))
-    return requests
