@@ -34,6 +34,8 @@ bench: install
 	$(BIN)/python scripts/bench_recall.py
 	$(BIN)/python scripts/bench_search.py
 	$(BIN)/python scripts/bench_collection.py
+	$(BIN)/python scripts/bench_encoders.py
+	$(BIN)/python scripts/bench_vectors.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
