@@ -12,6 +12,7 @@ from crossmodal import Collection, Record
 from crossmodal.collection import agreement
 from crossmodal.collection.agreement import Witness
 from crossmodal.collection.schema import embedding_matrix
+from crossmodal.encoders import Encoder
 from crossmodal.encoders.prefix import PrefixEncoder
 from crossmodal.errors import CollectionError
 from crossmodal.index import STORAGES, FaissIndex
@@ -199,11 +200,14 @@ def test_info_counts_the_bytes_of_a_vector(tmp_path, toy_encoder, storage, table
 # -- what it costs ----------------------------------------------------------------------------------------
 
 
-class Given:
+class Given(Encoder):
     """An encoder of given vectors: text "7" is row 7 of them, and a picture is the row in its pixels."""
 
     def __init__(self, vectors, card):
         self.vectors, self.card, self.batch_size = vectors, card, 4
+
+    def prepare_image(self, image):
+        raise AssertionError("pixels are given")
 
     def embed_texts(self, texts):
         return self.vectors[[int(text) for text in texts]]
