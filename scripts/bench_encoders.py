@@ -8,6 +8,7 @@ the same for all: speed does not depend on them. Pictures are the sample's, draw
 """
 
 import argparse
+import logging
 import resource
 import statistics
 import subprocess
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--memory-pictures", type=int, nargs=2, default=[1_000, 20_000])
     options = parser.parse_args()
     console.print(machine(*PACKAGES))
+    logging.getLogger().setLevel(logging.ERROR)  # open_clip warns of random weights, which are meant
     for part in options.only:
         parts[part](options)
 
