@@ -145,6 +145,21 @@ def test_other_heads_make_another_fingerprint(openvino, tmp_path, monkeypatch):
     assert load_encoder("lite", backend="openvino").card.fingerprint != openvino.card.fingerprint
 
 
+@pytest.mark.parametrize("backend", ["openvino", "torch"])
+def test_heads_trained_anew_are_not_kept_under_the_old_fingerprint(backend, pictures, tmp_path, monkeypatch):
+    """A tower is built when it is first needed, which may be after its heads' file was written over."""
+    monkeypatch.setenv("CROSSMODAL_CACHE", str(tmp_path / "cache"))
+    heads = tmp_path / "heads.safetensors"
+    heads.write_bytes(weights.heads_file().read_bytes())
+    monkeypatch.setattr(weights, "heads_file", lambda: heads)
+    encoder = load_encoder("lite", backend=backend)
+    heads.write_bytes(heads.read_bytes() + b" ")
+    with pytest.raises(EncoderError, match="Load the encoder again"):
+        encoder.encode_images(pictures[:1])
+    with pytest.raises(EncoderError, match="Load the encoder again"):
+        encoder.encode_texts(["a red apple"])
+
+
 def test_the_batch_size_can_be_chosen():
     assert load_encoder("lite", backend="openvino", batch_size=7).batch_size == 7
 

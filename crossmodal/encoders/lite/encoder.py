@@ -1,6 +1,5 @@
 """The encoder `lite`, put together: towers and tokenizer on a backend. Torch comes only to build a tower."""
 
-import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,11 @@ def load_lite(way: Way) -> TwinEncoder:
         resample=settings.RESAMPLE,
         crop_fraction=settings.CROP_FRACTION,
     )
-    identity = lite_fingerprint(preprocessing)
+    heads = weights.heads_sha256()
+    identity = lite_fingerprint(preprocessing, heads)
     tower = partial(Tower, encoder="lite", fingerprint=identity, dim=settings.DIM)
-    image_tower = tower(modality="image", inputs=(PIXELS,), build=_build_image_tower)
-    text_tower = tower(modality="text", inputs=(TOKENS, TOKENS), build=_build_text_tower)
+    image_tower = tower(modality="image", inputs=(PIXELS,), build=partial(_build_image_tower, heads))
+    text_tower = tower(modality="text", inputs=(TOKENS, TOKENS), build=partial(_build_text_tower, heads))
     return TwinEncoder(
         name="lite",
         fingerprint=identity,
@@ -41,25 +41,25 @@ def load_lite(way: Way) -> TwinEncoder:
     )
 
 
-def lite_fingerprint(preprocessing: Preprocessing) -> str:
-    """Fingerprint `lite` from its pinned checksums; of its files only the heads, which are ours, are read."""
+def lite_fingerprint(preprocessing: Preprocessing, heads_sha256: str) -> str:
+    """Fingerprint `lite` from the checksums of its weights and all else that its embeddings depend on."""
     return fingerprint(
         architecture=settings.ARCHITECTURE,
         image_weights=weights.IMAGE_SHA256,
         text_weights=weights.TEXT_SHA256,
-        heads=hashlib.sha256(weights.heads_file().read_bytes()).hexdigest(),
+        heads=heads_sha256,
         preprocessing=preprocessing.to_dict(),
         text_limit=settings.TEXT_LIMIT,
     )
 
 
-def _build_image_tower() -> "nn.Module":
+def _build_image_tower(heads_sha256: str) -> "nn.Module":
     from crossmodal.encoders.lite.model import build_image_tower
 
-    return build_image_tower()
+    return build_image_tower(heads_sha256)
 
 
-def _build_text_tower() -> "nn.Module":
+def _build_text_tower(heads_sha256: str) -> "nn.Module":
     from crossmodal.encoders.lite.model import build_text_tower
 
-    return build_text_tower()
+    return build_text_tower(heads_sha256)

@@ -9,11 +9,10 @@ Only plain operations, so that OpenVINO converts both towers with a dynamic batc
 """
 
 import json
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -78,11 +77,15 @@ class ImageHead(nn.Module):
         correction: Tensor = self.narrow(self.drop(functional.gelu(self.widen(steps))))
         return correction
 
-    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Give embeddings (B, DIM), L2-normalised."""
+    def add(self, correction: Tensor, logits: Tensor) -> Tensor:
+        """Add a correction to the label mapping: embeddings (B, DIM), L2-normalised."""
         chances = logits.softmax(1)
         doubt = 1.0 - TRUST * chances.amax(1, keepdim=True)
-        return functional.normalize(chances @ self.class_texts + doubt * self.correct(features), dim=1)
+        return functional.normalize(chances @ self.class_texts + doubt * correction, dim=1)
+
+    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
+        """Give embeddings (B, DIM), L2-normalised."""
+        return self.add(self.correct(features), logits)
 
 
 class LiteImageTower(nn.Module):
@@ -161,19 +164,19 @@ def build_text_backbone() -> TextBackbone:
     return backbone.eval()
 
 
-def build_image_tower() -> LiteImageTower:
+def build_image_tower(heads_sha256: str | None = None) -> LiteImageTower:
     """Build the image tower with its pretrained weights and our head, ready to run."""
-    return LiteImageTower(build_image_backbone(), load_heads(weights.heads_file())[0]).eval()
+    return LiteImageTower(build_image_backbone(), load_heads(weights.read_heads(heads_sha256))[0]).eval()
 
 
-def build_text_tower() -> LiteTextTower:
+def build_text_tower(heads_sha256: str | None = None) -> LiteTextTower:
     """Build the text tower with its pretrained weights and our head, ready to run."""
-    return LiteTextTower(build_text_backbone(), load_heads(weights.heads_file())[1]).eval()
+    return LiteTextTower(build_text_backbone(), load_heads(weights.read_heads(heads_sha256))[1]).eval()
 
 
-def load_heads(path: Path) -> tuple[ImageHead, TextHead]:
-    """Read both heads from their file, which holds them in float16."""
-    state = {name: tensor.float() for name, tensor in load_file(path).items()}
+def load_heads(content: bytes) -> tuple[ImageHead, TextHead]:
+    """Read both heads from the content of their file, which holds them in float16."""
+    state = {name: tensor.float() for name, tensor in load(content).items()}
     image, text = ImageHead(hidden=len(state["image.widen.bias"])), TextHead()
     for prefix, head in (("image.", image), ("text.", text)):
         head.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})

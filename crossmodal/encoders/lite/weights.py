@@ -53,6 +53,29 @@ def heads_file() -> Path:
     return Path(__file__).with_name("heads.safetensors")
 
 
+def heads_sha256() -> str:
+    """Give the sha256 of the heads, which change with every training, as they are on the disk now."""
+    return hashlib.sha256(heads_file().read_bytes()).hexdigest()
+
+
+def read_heads(sha256: str | None = None) -> bytes:
+    """Give the content of the heads' file, when it still has the ``sha256`` it had where one is given.
+
+    A tower is built when it is first needed. Heads that were trained anew since its encoder was loaded would
+    be kept under the fingerprint of the old ones.
+
+    :raises EncoderError: when the file holds something else.
+    """
+    content = heads_file().read_bytes()
+    seen = hashlib.sha256(content).hexdigest()
+    if sha256 not in (None, seen):
+        raise EncoderError(
+            f"{heads_file()} has sha256 {seen} and had {sha256} when the encoder 'lite' was loaded. "
+            "Load the encoder again."
+        )
+    return content
+
+
 def package_folder(distribution: str) -> Path:
     """Find the folder of an installed package without importing it.
 
