@@ -1,7 +1,6 @@
 """What the frozen towers of `lite` make of pictures and texts, for `train_lite.py`: computed once, and kept.
 
-A picture is seen in several views: itself, its mirror image, squashed, and changed by chance. That chance is
-seeded by the picture's bytes.
+A picture is seen in several views: itself, and changed by chance, which the picture's bytes seed.
 """
 
 import hashlib
@@ -27,7 +26,6 @@ from crossmodal.encoders.tokenizer import Tokenizer
 from crossmodal.images import fit_image, load_image
 from crossmodal.types import Modality
 
-VIEWS = 8
 WHITE = (255, 255, 255)
 PINNED = f"{model.FEATURES} {weights.IMAGE_SHA256} {weights.TEXT_SHA256}"
 """What the features come from: a cache that another model filled is not read."""
@@ -68,21 +66,21 @@ def embed_texts(texts: Sequence[str]) -> Tensor:
 
 
 def view(picture: Image.Image, number: int, chance: random.Random) -> Image.Image:
-    """Give one of ``VIEWS`` views of a picture: itself, its mirror image, squashed, or changed by chance."""
+    """Give one view of a picture: itself, or turned, stretched, cut and coloured by chance."""
     if number == 0:
         return picture
-    if number == 1:
-        return ImageOps.mirror(picture)
-    if number == 2:
-        return picture.resize((settings.IMAGE_SIZE, settings.IMAGE_SIZE), Image.Resampling.BICUBIC)
     if chance.random() < 0.5:
         picture = ImageOps.mirror(picture)
+    if chance.random() < 0.25:
+        side = settings.IMAGE_SIZE
+        height = max(32, round(side * chance.uniform(0.75, 1.33)))
+        picture = picture.resize((side, height), Image.Resampling.BICUBIC)
     if chance.random() < 0.5:
         picture = picture.rotate(
-            chance.uniform(-15, 15), Image.Resampling.BICUBIC, expand=True, fillcolor=WHITE
+            chance.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True, fillcolor=WHITE
         )
     if chance.random() < 0.5:
-        across, down = (max(1, round(side * chance.uniform(0.75, 1))) for side in picture.size)
+        across, down = (max(1, round(side * chance.uniform(0.7, 1))) for side in picture.size)
         left, top = chance.randint(0, picture.width - across), chance.randint(0, picture.height - down)
         picture = picture.crop((left, top, left + across, top + down))
     else:
@@ -90,8 +88,8 @@ def view(picture: Image.Image, number: int, chance: random.Random) -> Image.Imag
         picture = ImageOps.expand(picture, tuple(margins), WHITE)
     for enhance, least, most in (
         (ImageEnhance.Brightness, 0.8, 1.15),
-        (ImageEnhance.Contrast, 0.75, 1.25),
-        (ImageEnhance.Color, 0.7, 1.4),
+        (ImageEnhance.Contrast, 0.7, 1.25),
+        (ImageEnhance.Color, 0.3, 1.5),
     ):
         if chance.random() < 0.5:
             picture = enhance(picture).enhance(chance.uniform(least, most))
