@@ -18,6 +18,9 @@ from torch.nn import functional
 
 from crossmodal.encoders.lite import model
 
+TRUST = 0.7
+"""Less than the encoder's own, so that drawings which the tower classifies with certainty teach, too."""
+
 Heads = tuple[model.ImageHead, model.TextHead]
 
 
@@ -116,7 +119,7 @@ def train(corpus: Corpus, classes: Tensor, *, hidden: int, epochs: int, batch: i
             alike = equal(corpus.groups[rows]) | equal(drawn)
             with torch.autocast("cpu", torch.bfloat16):
                 correction = image.correct(features)
-            shown = image.add(correction.float(), logits)
+            shown = image.add(correction.float(), logits, TRUST)
             loss = info_nce(shown, text(corpus.texts[drawn]), alike, scale)
             optimiser.zero_grad()
             loss.backward()

@@ -145,6 +145,13 @@ def test_other_heads_make_another_fingerprint(openvino, tmp_path, monkeypatch):
     assert load_encoder("lite", backend="openvino").card.fingerprint != openvino.card.fingerprint
 
 
+@pytest.mark.parametrize("constant", ["TRUST", "FAR"])
+def test_another_constant_of_the_image_head_makes_another_fingerprint(openvino, constant, monkeypatch):
+    """Else a tower that was prepared with the old one would go on being used."""
+    monkeypatch.setattr(settings, constant, 0.5)
+    assert load_encoder("lite", backend="openvino").card.fingerprint != openvino.card.fingerprint
+
+
 @pytest.mark.parametrize("backend", ["openvino", "torch"])
 def test_heads_trained_anew_are_not_kept_under_the_old_fingerprint(backend, pictures, tmp_path, monkeypatch):
     """A tower is built when it is first needed, which may be after its heads' file was written over."""

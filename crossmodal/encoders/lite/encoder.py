@@ -48,6 +48,8 @@ def lite_fingerprint(preprocessing: Preprocessing, heads_sha256: str) -> str:
         image_weights=weights.IMAGE_SHA256,
         text_weights=weights.TEXT_SHA256,
         heads=heads_sha256,
+        trust=settings.TRUST,
+        far=settings.FAR,
         preprocessing=preprocessing.to_dict(),
         text_limit=settings.TEXT_LIMIT,
     )

@@ -17,17 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossmodal.encoders.lite import weights
-from crossmodal.encoders.lite.settings import DIM
+from crossmodal.encoders.lite.settings import DIM, FAR, TRUST
 
 CLASSES = 1000
 STAGES = (16, 24, 40, 80, 112, 192, 320)
 LAST = 1280
 FEATURES = sum(STAGES) + LAST
-TRUST = 0.7
-"""What a certain classification takes off the correction, which was trained on drawings: on a photograph that
-the image tower knows, the label mapping leads."""
-FAR = 8.0
-"""Features farther from what was seen in training, in standard deviations, count as that far."""
 
 
 class ImageBackbone(nn.Module):
@@ -77,10 +72,10 @@ class ImageHead(nn.Module):
         correction: Tensor = self.narrow(self.drop(functional.gelu(self.widen(steps))))
         return correction
 
-    def add(self, correction: Tensor, logits: Tensor) -> Tensor:
+    def add(self, correction: Tensor, logits: Tensor, trust: float = TRUST) -> Tensor:
         """Add a correction to the label mapping: embeddings (B, DIM), L2-normalised."""
         chances = logits.softmax(1)
-        doubt = 1.0 - TRUST * chances.amax(1, keepdim=True)
+        doubt = 1.0 - trust * chances.amax(1, keepdim=True)
         return functional.normalize(chances @ self.class_texts + doubt * correction, dim=1)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
