@@ -30,9 +30,9 @@ def collection(tmp_path_factory) -> Collection:
 @pytest.mark.parametrize(
     ("query", "fitting", "least"),
     [
-        ("a red apple", ("apple",), 3),
+        ("a red apple", ("apple",), 8),
         ("musical instrument", ("music", "instrument", "guitar", "violin", "drum", "trumpet", "piano"), 6),
-        ("flag with a star", ("flag",), 3),
+        ("flag with a star", ("flag",), 10),
     ],
 )
 def test_fitting_pictures_are_among_the_first_twelve(collection, words_of, query, fitting, least):
