@@ -21,8 +21,10 @@ class PixelTower(nn.Module):
     def __init__(self, encode: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.encode = encode
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        for name, values in (("mean", mean), ("std", std)):
+            # float32 also where a file has them as whole numbers
+            channels = torch.tensor(values, dtype=torch.float32)
+            self.register_buffer(name, channels.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 pixels (B, H, W, 3) to (B, D), rows L2-normalised."""

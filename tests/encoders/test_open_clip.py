@@ -96,7 +96,7 @@ MODELS = {
             },
             "text_cfg": {**OPENAI_TEXT, "no_causal_mask": True},
         },
-        {"mean": [0.0] * 3, "std": [1.0] * 3, "interpolation": "bilinear"},
+        {"mean": [0] * 3, "std": [1] * 3, "interpolation": "bilinear"},  # whole numbers, as some files have
     ),
     "pe_core": (
         {
