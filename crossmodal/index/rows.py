@@ -106,14 +106,15 @@ class Rows:
 
     def _reserve(self, rows: int) -> None:
         """Make room for so many rows; by more than asked, so that many small adds cost little."""
+        for array in self._arrays:
+            if isinstance(array, Tailed):
+                array.reserve(rows)
         if rows <= len(self._ids):
             return
         room = max(rows, int(len(self._ids) * _GROWTH))
         self._ids = _grown(self._ids, self._count, room)
         for i, array in enumerate(self._arrays):
-            if isinstance(array, Tailed):
-                array.reserve(rows)
-            else:
+            if not isinstance(array, Tailed):
                 self._arrays[i] = _grown(array, self._count, room)
 
 

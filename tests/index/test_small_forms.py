@@ -236,3 +236,20 @@ def test_no_rows_are_rows_too() -> None:
     rows = Rows.none(form_of("binary"), 12)
     assert len(rows) == 0
     assert rows.drop(np.array([3])) == 0
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("mapped", [False, True])
+def test_rows_that_come_in_many_small_adds_answer_as_if_they_came_at_once(
+    unit_vectors: Make, storage: Storage, mapped: bool, tmp_path: Path
+) -> None:
+    vectors, ids = unit_vectors(np.random.default_rng(0), 300, 16), np.arange(300)
+    once, by_and_by = (FaissIndex(16, gpus="none", storage=storage) for _ in range(2))
+    once.add(ids, vectors)
+    for start in range(0, 300, 25):
+        by_and_by.add(ids[start : start + 25], vectors[start : start + 25])
+        if mapped and start == 50:
+            by_and_by.save(tmp_path / "index", {})
+            by_and_by, _ = FaissIndex.load(tmp_path / "index", gpus="none")
+    for expected, got in zip(once.search(vectors[:9], 300), by_and_by.search(vectors[:9], 300), strict=True):
+        np.testing.assert_array_equal(got, expected)
