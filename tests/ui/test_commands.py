@@ -123,10 +123,11 @@ def test_index_takes_the_columns_that_are_named(run, picture_folder, tmp_path):
     assert record.captions == ("a red thing",)
 
 
-def test_an_unknown_encoder_leaves_nothing_behind(run, picture_folder, tmp_path):
-    result = run("index", picture_folder, tmp_path / "c", "--encoder", "tay")
+@pytest.mark.parametrize(("name", "said"), [("tay", "Did you mean 'toy'?"), ("", "Unknown encoder ''")])
+def test_an_unknown_encoder_leaves_nothing_behind(run, picture_folder, tmp_path, name, said):
+    result = run("index", picture_folder, tmp_path / "c", "--encoder", name)
     assert result.exit_code == 2
-    assert "Did you mean 'toy'?" in result.stderr
+    assert said in result.stderr
     assert not (tmp_path / "c").exists()
 
 

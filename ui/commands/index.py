@@ -108,7 +108,7 @@ def open_or_create(
 
     made = None
     if not is_collection(path):
-        encoder = new_encoder(source, encoder_name or "lite", backend, dtype, dim)
+        encoder = new_encoder(source, encoder_name, backend, dtype, dim)
         try:
             made = Collection.create(path, encoder, storage or "float32")
         except CollectionError:
@@ -142,12 +142,13 @@ def _refuse_other_vectors(collection: "Collection", dim: int | None, storage: "S
 
 
 def new_encoder(
-    source: "Source", name: str, backend: str, dtype: str | None, dim: int | None = None
+    source: "Source", name: str | None, backend: str, dtype: str | None, dim: int | None = None
 ) -> "Encoder":
-    """Load the encoder of a new collection; int8 is calibrated on pictures of the source."""
+    """Load the encoder of a new collection, or `lite`; int8 is calibrated on pictures of the source."""
     from crossmodal import load_encoder
     from crossmodal.encoders.calibration import choose_pictures
 
+    name = "lite" if name is None else name
     if dtype != "int8":
         return load_encoder(name, backend=backend, dtype=dtype or "float32", dim=dim)
     click.echo("calibrating int8 on pictures of the source ...", err=True)
