@@ -22,7 +22,8 @@ _HEADER_LIMIT = 100_000_000
 def file_digest(path: Path) -> str:
     """Give the sha256 of a file. What was read once is remembered until the file changes."""
     status = path.stat()
-    stamp = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+    times = f"{status.st_mtime_ns}:{status.st_ctime_ns}"  # a copy may set the first of them back
+    stamp = f"{path.resolve()}:{status.st_size}:{times}:{status.st_ino}"
     known = _read_known()
     if stamp not in known:
         with path.open("rb") as file:

@@ -1,5 +1,6 @@
 """The checkpoint folder: whole or not at all, moved at will, refused in one line when it is torn."""
 
+import hashlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from transformers import BertConfig, BertModel
 from crossmodal.collection import Collection
 from crossmodal.encoders import folder_swap, load_encoder, read_blueprint
 from crossmodal.encoders.checkpoint import is_checkpoint, read_checkpoint, save_checkpoint
-from crossmodal.encoders.weights import check_safetensors, load_weights
+from crossmodal.encoders.weights import check_safetensors, file_digest, load_weights
 from crossmodal.errors import CrossmodalError, EncoderError, StorageError
 
 TEXTS = ["a red dog", "", "dog dog dog"]
@@ -336,3 +337,11 @@ def test_a_checkpoint_is_opened_without_torch(saved):
 def test_a_copy_of_the_folder_is_the_same_encoder(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "copy")
     assert read_checkpoint(tmp_path / "copy").fingerprint == read_checkpoint(saved).fingerprint
+
+
+def test_the_digest_of_a_file_follows_its_content_where_size_and_time_stay(tmp_path):
+    file = tmp_path / "weights"
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        os.utime(file, ns=(0, 0))
+        assert file_digest(file) == hashlib.sha256(content).hexdigest()
