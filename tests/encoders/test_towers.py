@@ -221,10 +221,12 @@ def test_saved_and_read_back_everything_is_the_same_to_the_last_bit(parts, pictu
     }
 
 
-def test_the_export_is_read_back_by_timm_and_transformers_bit_for_bit(parts, tmp_path):
+def test_the_export_is_read_back_by_timm_and_transformers_bit_for_bit(parts, tmp_path, capfd):
     blueprint = read_blueprint(spec(parts, options="image_size=96"))
     model = blueprint.load()
+    capfd.readouterr()
     family("towers").export(model, blueprint, tmp_path)
+    assert capfd.readouterr() == ("", "")  # no bars of transformers
     image = timm.create_model(f"local-dir:{tmp_path}/image", pretrained=True).eval()
     text = AutoModel.from_pretrained(tmp_path / "text").eval()
     batch, ids = torch.randn(2, 3, 96, 96, generator=torch.manual_seed(0)), torch.tensor([[2, 4, 6, 3]])

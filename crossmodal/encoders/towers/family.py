@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crossmodal.encoders.blueprint import Blueprint, TwinModel, fingerprint
+from crossmodal.encoders.hf.quiet import quiet_transformers
 from crossmodal.encoders.tokenizer import Tokenizer
 from crossmodal.encoders.towers.preprocessing import preprocessing_of, restore_preprocessing
 from crossmodal.encoders.towers.spec import parse_spec
@@ -112,7 +113,8 @@ def export(model: TwinModel, blueprint: Blueprint, folder: Path) -> None:
         model_args=dict(facts["image"]["arguments"]),
         safe_serialization=True,
     )
-    cast(Any, owner.text.tower).save_pretrained(text)
+    with quiet_transformers():
+        cast(Any, owner.text.tower).save_pretrained(text)
     blueprint.tokenizer.save(text)
     PreTrainedTokenizerFast(
         tokenizer_file=str(text / "tokenizer.json"), model_max_length=blueprint.tokenizer.limit
