@@ -249,6 +249,12 @@ def test_a_checkpoint_that_lacks_something_names_it(checkpoint):
     assert "its config.json is torn" in refusal(lambda: read_blueprint(str(checkpoint)))
 
 
+def test_a_checkpoint_does_not_tell_where_its_model_lay(folder, tmp_path):
+    blueprint = read_blueprint(f"hf:{folder}")
+    save_checkpoint(blueprint.load(), blueprint, tmp_path / "saved")
+    assert "_name_or_path" not in (tmp_path / "saved" / "config.json").read_text()
+
+
 def test_a_checkpoint_whose_weights_do_not_fit_lists_them(checkpoint):
     state = load_file(checkpoint / "model.safetensors")
     state["logit_scales"] = state.pop("logit_scale")

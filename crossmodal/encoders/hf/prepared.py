@@ -24,7 +24,7 @@ from crossmodal.errors import EncoderError, MissingPackageError
 from crossmodal.machine import cache_root
 
 _FACTS = "facts.json"
-_FORMAT = 1
+_FORMAT = 2
 _LIBRARIES = ("tokenizers", "torchvision", "transformers")
 _HERE = {"local_files_only": True, "trust_remote_code": False}
 _UNLIMITED = 10**9
@@ -112,7 +112,7 @@ def _facts(name: str, folder: Path, scratch: Path) -> dict[str, Any]:
         raise MissingPackageError(f"{name}: {_needed(error)}") from error
     except Exception as error:  # of whatever class transformers stumbles over torn or odd files
         raise EncoderError(f"{name} cannot be read by transformers: {one_line(error)}") from error
-    architecture = json.loads(config.to_json_string(use_diff=False))
+    architecture = lasting(json.loads(config.to_json_string(use_diff=False)))
     tokens = _token_settings(name, architecture, tokenizer, scratch)
     return {
         "architecture": architecture,
