@@ -23,7 +23,6 @@ from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard
 from crossmodal.encoders.calibration import read_facts
 from crossmodal.errors import CollectionError, QueryError, unknown
 from crossmodal.index import STORAGES, Storage
-from crossmodal.refusals import storage_errors
 from crossmodal.sources import Source, open_source
 from crossmodal.types import MODALITIES, Hit, ImageLike, Modality, Record, Term
 
@@ -81,13 +80,7 @@ class Collection:
         """
         if storage not in STORAGES:
             raise CollectionError(unknown("storage", str(storage), STORAGES))
-        store = Store.create(Path(path), encoder.card, storage)
-        try:
-            with storage_errors(store.path):
-                encoder.keep(store.path / ENCODER)
-        except BaseException:
-            store.clear_if_empty()
-            raise
+        store = Store.create(Path(path), encoder.card, storage, encoder.keep)
         return cls(store, encoder, encoder.card.backend)
 
     @classmethod

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import lance
@@ -17,6 +17,7 @@ from crossmodal.collection.pen import LOCK, pen
 from crossmodal.collection.schema import StoredRecord
 from crossmodal.collection.snapshot import FORMAT, SMALL_FORMAT, WIDENING, Snapshot, damage_told, literals
 from crossmodal.encoders.base import EncoderCard
+from crossmodal.encoders.runtime.cache import SCRATCH
 from crossmodal.errors import CollectionError
 from crossmodal.index import Storage
 from crossmodal.refusals import storage_errors
@@ -38,9 +39,17 @@ class Store(Snapshot):
         super().__init__(path, dataset)
 
     @classmethod
-    def create(cls, path: Path, encoder: EncoderCard, storage: Storage = "float32") -> "Store":
+    def create(
+        cls,
+        path: Path,
+        encoder: EncoderCard,
+        storage: Storage = "float32",
+        keep: Callable[[Path], None] = lambda folder: None,
+    ) -> "Store":
         """Make an empty table, in one commit.
 
+        :param keep: writes into a folder beside the table what the encoder needs. That may take minutes, and
+            comes first: a kill in between leaves no collection that cannot be read.
         :raises CollectionError: when there is a collection already, or a folder with other things in it.
         :raises StorageError: when the disk refuses.
         """
@@ -60,7 +69,10 @@ class Store(Snapshot):
                     raise CollectionError(
                         f"{path} holds a collection already; open it, or choose another path"
                     )
+                for left in (path / ENCODER, *path.glob(f"{SCRATCH}*")):  # by a creation that was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 with storage_errors(path):
+                    keep(path / ENCODER)
                     dataset = lance.write_dataset(
                         empty.empty_table(), str(path / TABLE), mode="create", enable_stable_row_ids=True
                     )
@@ -198,7 +210,12 @@ def clear(path: Path) -> None:
 
 def _is_free(path: Path) -> bool:
     """Say whether a folder has nothing in it but what an interrupted creation or a file browser leaves."""
-    return path.is_dir() and all(p.name in {TABLE, LOCK, ".DS_Store"} for p in path.iterdir())
+    if not path.is_dir():
+        return False
+    names = {p.name for p in path.iterdir()}
+    if LOCK in names:  # else a folder of that name is a person's own
+        names = {name for name in names if name != ENCODER and not name.startswith(SCRATCH)}
+    return names <= {TABLE, LOCK, ".DS_Store"}
 
 
 def _state(path: Path) -> tuple[int, int]:

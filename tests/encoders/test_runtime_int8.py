@@ -273,6 +273,33 @@ def test_a_collection_whose_towers_cannot_be_kept_is_not_made(quantised, tmp_pat
     assert not (tmp_path / "c").exists()
 
 
+def test_a_creation_that_was_killed_while_it_made_the_towers_is_begun_again(
+    quantised, pictures, tmp_path, monkeypatch
+):
+    def killed(folder):
+        (folder / "torn").mkdir(parents=True)
+        (folder.parent / ".new-torn").mkdir()
+        shutil.copytree(folder.parent, tmp_path / "left")  # what a kill at this moment leaves
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quantised, "keep", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Collection.create(tmp_path / "c", quantised)
+    made = Collection.create(tmp_path / "left", quantised)
+    made.add(Record(key="a", image=pictures[0]))
+    shutil.rmtree(cache.cache_root())
+    assert [hit.key for hit in Collection.open(made.path).search(image=pictures[0])] == ["a"]
+    assert not (made.path / ".new-torn").exists()
+
+
+def test_a_folder_of_ones_own_that_is_called_encoder_is_left_alone(quantised, tmp_path):
+    (tmp_path / "c" / "encoder").mkdir(parents=True)
+    with pytest.raises(CollectionError, match="is no collection"):
+        Collection.create(tmp_path / "c", quantised)
+    assert (tmp_path / "c" / "encoder").exists()
+
+
 def test_float32_keeps_no_towers(tmp_path):
     Collection.create(tmp_path / "c", load_encoder("tiny"))
     assert not (tmp_path / "c" / "encoder").exists()

@@ -21,8 +21,9 @@ from crossmodal.encoders.runtime.base import Tower
 from crossmodal.machine import cache_root
 
 MANIFEST = "files.json"
+SCRATCH = ".new-"
+"""How the name begins of what a folder is written under, beside its place; a kill leaves it there."""
 
-_SCRATCH = ".new-"
 _STRAY_AFTER_SECONDS = 3600
 
 
@@ -53,7 +54,7 @@ def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_strays(folder.parent)
     with tempfile.TemporaryDirectory(
-        dir=folder.parent, prefix=_SCRATCH, ignore_cleanup_errors=True
+        dir=folder.parent, prefix=SCRATCH, ignore_cleanup_errors=True
     ) as scratch:
         new = Path(scratch) / "new"
         new.mkdir()
@@ -88,7 +89,7 @@ def copy_whole(folder: Path, to: Path) -> None:
 
 def _remove_strays(parent: Path) -> None:
     """Remove what killed processes left half done; a young folder may still be in the making."""
-    for stray in parent.glob(f"{_SCRATCH}*"):
+    for stray in parent.glob(f"{SCRATCH}*"):
         try:
             if time.time() - stray.stat().st_mtime > _STRAY_AFTER_SECONDS:
                 shutil.rmtree(stray, ignore_errors=True)
