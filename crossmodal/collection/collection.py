@@ -21,7 +21,7 @@ from crossmodal.collection.store import ENCODER, Store
 from crossmodal.encoders import Kept, load_encoder
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard
 from crossmodal.encoders.calibration import read_facts
-from crossmodal.errors import CollectionError, QueryError, unknown
+from crossmodal.errors import CollectionError, EncoderError, QueryError, unknown
 from crossmodal.index import STORAGES, Storage
 from crossmodal.sources import Source, open_source
 from crossmodal.types import MODALITIES, Hit, ImageLike, Modality, Record, Term
@@ -156,6 +156,8 @@ class Collection:
         with self._writing() as store:
             started = time.monotonic()
             self._searcher.index(store, "image")  # what is wrong with the index is told before the work
+            if self.encoder.card.name != store.identity.encoder.name:
+                store.rename_encoder(self.encoder.card.name)
             name = source.spec if source else ""
             witness = Witness(self.encoder, self.storage)
             adder = Adder(store, witness, source=name, total=total, progress=progress)
@@ -333,7 +335,17 @@ def load_encoder_of(
         folder = path / ENCODER
         identity = read_facts(folder).get("fingerprint", card.fingerprint)
         kept = Kept(fingerprint=identity, folder=folder)
-    return load_encoder(name or card.name, backend=backend, dtype=card.dtype, calibration=kept, dim=card.dim)
+    try:
+        return load_encoder(
+            name or card.name, backend=backend, dtype=card.dtype, calibration=kept, dim=card.dim
+        )
+    except EncoderError as error:
+        if name is not None or Path(card.name).exists() or not Path(card.name).is_absolute():
+            raise
+        raise EncoderError(
+            f"{path} was made with the checkpoint {card.name}, which is not there any more; put it back, or "
+            f"say where it is now: crossmodal index SOURCE {path} --encoder FOLDER"
+        ) from error
 
 
 def _named(card: EncoderCard) -> str:

@@ -140,6 +140,13 @@ class Store(Snapshot):
                 if field is not None and (wide := schema.wider(field.type, kind)) != field.type:
                     self._widen(field.name, wide)
 
+    def rename_encoder(self, name: str) -> None:
+        """Note by which name the encoder is found now: the folder of a checkpoint may be moved."""
+        stated = json.loads(self._dataset.schema.metadata[b"crossmodal"])
+        stated["encoder"]["name"] = name
+        with storage_errors(self.path):
+            self._dataset.update_schema_metadata({"crossmodal": json.dumps(stated)})
+
     def clear_if_empty(self) -> bool:
         """Remove the whole collection if it has no rows, and say whether."""
         empty = self.count() == 0

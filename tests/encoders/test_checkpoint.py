@@ -23,6 +23,7 @@ from crossmodal.encoders import folder_swap, load_encoder, read_blueprint
 from crossmodal.encoders.checkpoint import is_checkpoint, read_checkpoint, save_checkpoint
 from crossmodal.encoders.weights import check_safetensors, file_digest, load_weights
 from crossmodal.errors import CrossmodalError, EncoderError, StorageError
+from crossmodal.types import Record
 
 TEXTS = ["a red dog", "", "dog dog dog"]
 
@@ -345,3 +346,17 @@ def test_the_digest_of_a_file_follows_its_content_where_size_and_time_stay(tmp_p
         file.write_bytes(content)
         os.utime(file, ns=(0, 0))
         assert file_digest(file) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_collection_finds_its_checkpoint_again_once_it_is_told_where(saved, tmp_path):
+    collection = Collection.create(tmp_path / "c", load_encoder(str(saved), backend="torch"))
+    collection.add(Record(key="a", image=np.zeros((9, 9, 3), np.uint8)))
+    moved = shutil.move(saved, tmp_path / "moved")
+    with pytest.raises(EncoderError, match=r"which is not there any more; put it back, or say where") as told:
+        Collection.open(collection.path, backend="torch").search("a red dog")
+    assert "\n" not in str(told.value)
+    Collection.open(collection.path, load_encoder(str(moved), backend="torch")).add([])
+    opened = Collection.open(collection.path, backend="torch")
+    assert opened.card.name == str(moved)
+    assert [hit.key for hit in opened.search("a red dog")] == ["a"]
+    assert opened.verify().problems == []
