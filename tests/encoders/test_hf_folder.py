@@ -80,6 +80,13 @@ print(*(name for name in ("torch", "transformers") if name in sys.modules))
 """
 
 
+def test_a_folder_is_named_so_that_it_is_found_from_anywhere(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    card = load_encoder(f"hf:{folder.name}").card
+    monkeypatch.chdir("/")
+    assert load_encoder(card.name).card == card
+
+
 def test_a_second_start_embeds_texts_without_torch_and_transformers(folder):
     first = load_encoder(f"hf:{folder}", backend="openvino").encode_texts(["red", ""])
     run = [sys.executable, "-c", SECOND_START, f"hf:{folder}"]

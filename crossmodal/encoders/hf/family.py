@@ -28,8 +28,9 @@ def blueprint(rest: str) -> Blueprint:
     :raises EncoderError: when it is not there, is no twin encoder, or something in it is missing or torn.
     :raises MissingPackageError: when its tokenizer takes a package that is not installed.
     """
-    name = f"{FAMILY}:{rest}"
     folder = find_folder(rest)
+    # A folder is found again from any other one; a repository, by its own name.
+    name = f"{FAMILY}:{folder if Path(rest).expanduser().is_dir() else rest}"
     parts = prepare(name, folder)
     identity = fingerprint(
         family=FAMILY,
