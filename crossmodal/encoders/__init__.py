@@ -1,5 +1,6 @@
 """Encoders by spec string, through one catalogue."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -38,7 +39,7 @@ _CATALOGUE: dict[str, Callable[[str, Way], Encoder]] = {
 
 
 def load_encoder(
-    spec: str = "lite",
+    spec: str | os.PathLike[str] = "lite",
     *,
     backend: str = "auto",
     dtype: str = "float32",
@@ -67,6 +68,7 @@ def load_encoder(
             "int8 is calibrated on pictures like those to be searched; give calibration=[picture, ...], "
             "or bring them in with: crossmodal index SOURCE COLLECTION --dtype int8"
         )
+    spec = os.fspath(spec)
     load = _CATALOGUE.get(spec.partition(":")[0], _twin)
     way = Way(backend=choose_backend(backend, dtype), dtype=dtype, batch_size=batch_size)
     encoder = load(spec, way)
@@ -95,5 +97,10 @@ def read_blueprint(spec: str) -> Blueprint:
     if spec and is_checkpoint(folder):
         return read_checkpoint(folder)
     known = [f"{name}:..." if name in known_families() else name for name in _CATALOGUE]
-    hint = "; a folder must hold a checkpoint of ours" if spec and folder.is_dir() else ""
+    hint = ""
+    if spec and folder.is_dir():
+        hint = (
+            "; a folder by itself must hold a checkpoint of ours, one that transformers wrote is "
+            f"hf:{spec}, one of open_clip open_clip:local-dir:{spec}"
+        )
     raise EncoderError(unknown("encoder", spec, known) + hint)

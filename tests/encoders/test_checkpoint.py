@@ -360,3 +360,7 @@ def test_a_collection_finds_its_checkpoint_again_once_it_is_told_where(saved, tm
     assert opened.card.name == str(moved)
     assert [hit.key for hit in opened.search("a red dog")] == ["a"]
     assert opened.verify().problems == []
+
+
+def test_a_checkpoint_may_be_given_as_a_path(saved):
+    assert load_encoder(saved, backend="torch").card == load_encoder(str(saved), backend="torch").card

@@ -71,6 +71,17 @@ def test_the_copy_to_damage_works_while_it_is_whole(folder):
     assert load_encoder(f"hf:{folder}", backend="torch").encode_texts(["red", ""]).shape == (2, 8)
 
 
+def test_a_folder_is_named_so_that_it_is_found_from_anywhere(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    card = load_encoder(f"hf:{folder.name}").card
+    monkeypatch.chdir("/")
+    assert load_encoder(card.name).card == card
+
+
+def test_a_folder_without_its_family_is_refused_with_the_spec_that_it_has(folder):
+    assert f"one that transformers wrote is hf:{folder}" in refusal(lambda: load_encoder(str(folder)))
+
+
 SECOND_START = """
 import sys
 from crossmodal import load_encoder
@@ -78,13 +89,6 @@ encoder = load_encoder(sys.argv[1], backend="openvino")
 print(encoder.encode_texts(["red", ""]).tobytes().hex())
 print(*(name for name in ("torch", "transformers") if name in sys.modules))
 """
-
-
-def test_a_folder_is_named_so_that_it_is_found_from_anywhere(folder, monkeypatch):
-    monkeypatch.chdir(folder.parent)
-    card = load_encoder(f"hf:{folder.name}").card
-    monkeypatch.chdir("/")
-    assert load_encoder(card.name).card == card
 
 
 def test_a_second_start_embeds_texts_without_torch_and_transformers(folder):
