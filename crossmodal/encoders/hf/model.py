@@ -57,16 +57,20 @@ class TextTower(nn.Module):
 
         Padding's id may occur inside a text, and some tokenizers end every text with it. Texts without
         padding get a mask as well, as processors give it: else OpenVINO goes wrong after a text of one token.
+        Places are compared, not summed up from the end: OpenVINO reads a flip back from its cache as another.
         """
         if not self.tokens.padded:
             return torch.ones_like(ids)
         if not self.tokens.masked:
             return None
-        real, one = (ids != self.tokens.pad_id).long(), torch.ones_like(ids[:, :1])
+        length = ids.shape[1]
+        place = torch.arange(length, device=ids.device)
+        real = (ids != self.tokens.pad_id).long()
         if self.tokens.pad_side == "left":
-            return torch.cat([(real.cumsum(1) > 0).long()[:, :-1], one], 1)
-        seen = (real.flip(1).cumsum(1).flip(1) > 0).long()
-        return torch.cat([one, seen[:, :-1] if self.tokens.ends_with_pad else seen[:, 1:]], 1)
+            most = (real * (length - place)).amax(1, keepdim=True).clamp(min=1)
+            return (place >= length - most).long()
+        most = (real * (place + 1)).amax(1, keepdim=True) + int(self.tokens.ends_with_pad)
+        return (place < most.clamp(min=1)).long()
 
 
 def twin(owner: nn.Module, preprocessing: ProcessorPixels, tokens: TokenSettings) -> TwinModel:
