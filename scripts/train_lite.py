@@ -3,10 +3,10 @@
 python scripts/train_lite.py [--choose] [--seed 0] [--cache FOLDER] [--output FILE]
 
 Both towers stay frozen: `lite_features.py` runs every picture and text through them once, and what is
-trained are small heads over that (`lite_training.py`). The pairs (`lite_pairs.py`) are the training and validation
-splits of the sample with their titles, descriptions and keywords, and emoji as several designers drew them
-with their names and keywords; npm fetches the emoji the first time. With --choose, validation is left out of
-training and measured: so the recipe was chosen before the heads that ship were trained.
+trained are small heads over that (`lite_training.py`). The pairs (`lite_pairs.py`) are the training and
+validation splits of the sample with their titles, descriptions and keywords, and emoji as several designers
+drew them with their names and keywords; npm fetches the emoji the first time. With --choose, validation is
+left out of training and measured: so the recipe was chosen before the heads that ship were trained.
 """
 
 import argparse
