@@ -8,6 +8,10 @@ from crossmodal.encoders.base import Pixels
 from crossmodal.images import fit_image, load_image
 from crossmodal.types import ImageLike
 
+MARGIN = 4
+"""So many times longer than needed a JPEG stays that is decoded at a smaller scale on behalf of exact pixels. Of
+photographs ViT-B/32 then gives a cosine above 0.99999 to what the whole file gives; at 2 it was 0.9999."""
+
 
 class Preprocess(Protocol):
     """Decodes and fits one picture; may be called from several threads."""
@@ -30,7 +34,7 @@ class Preprocess(Protocol):
 class Preprocessing:
     """A square by crop, pad or squash, as ``fit_image`` makes it.
 
-    With ``exact``, a JPEG is decoded at a smaller scale only where both its sides stay at least twice as long
+    With ``exact``, a JPEG is decoded at a smaller scale only where both its sides stay ``MARGIN`` times as long
     as they must be, so that resizing still decides every pixel; without, wherever they stay long enough.
     """
 
@@ -49,7 +53,7 @@ class Preprocessing:
     def __call__(self, image: ImageLike) -> Pixels:
         """Decode and fit one picture: uint8 (size, size, 3)."""
         needed = math.ceil(self.size / self.crop_fraction)
-        decoded = load_image(image, at_least=2 * needed if self.exact else needed)
+        decoded = load_image(image, at_least=MARGIN * needed if self.exact else needed)
         return fit_image(decoded, self.size, self.fit, self.resample, self.crop_fraction, self.fill)
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crossmodal.encoders.base import Pixels
+from crossmodal.encoders.preprocessing import MARGIN
 from crossmodal.errors import EncoderError
 from crossmodal.images import load_image
 from crossmodal.types import ImageLike
@@ -21,7 +22,7 @@ _LONGEST = 8
 class ProcessorPixels:
     """Runs an image processor of transformers, without what it does to the range of values.
 
-    A JPEG is decoded at a smaller scale only where both its sides stay at least twice as long as they must
+    A JPEG is decoded at a smaller scale only where both its sides stay ``MARGIN`` times as long as they must
     be. The processor, and torch with it, is imported at the first picture.
 
     :param processor: the processor's settings, its class among them.
@@ -139,7 +140,7 @@ def _at_least(settings: Mapping[str, Any]) -> int | None:
         return None
     edges = [size.get(key) for key in ("shortest_edge", "height", "width")]
     longest = max((edge for edge in edges if edge), default=None)
-    return 2 * longest if longest else None
+    return MARGIN * longest if longest else None
 
 
 def _crops_strips(settings: Mapping[str, Any]) -> bool:

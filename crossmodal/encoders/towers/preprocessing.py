@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from crossmodal.encoders.base import Pixels
-from crossmodal.encoders.preprocessing import Preprocess, Preprocessing
+from crossmodal.encoders.preprocessing import MARGIN, Preprocess, Preprocessing
 from crossmodal.errors import EncoderError, unknown
 from crossmodal.images import load_image
 from crossmodal.types import ImageLike
@@ -41,7 +41,7 @@ class TimmPreprocessing:
 
     def __call__(self, image: ImageLike) -> Pixels:
         """Decode and fit one picture: uint8 (H, W, 3)."""
-        decoded = load_image(image, at_least=2 * max(self._scaled()))
+        decoded = load_image(image, at_least=MARGIN * max(self._scaled()))
         return np.array(self._cut(self._resized(decoded)))
 
     def to_dict(self) -> dict[str, Any]:
