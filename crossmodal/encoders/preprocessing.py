@@ -9,8 +9,8 @@ from crossmodal.images import fit_image, load_image
 from crossmodal.types import ImageLike
 
 MARGIN = 4
-"""So many times longer than needed a JPEG stays that is decoded at a smaller scale on behalf of exact pixels. Of
-photographs ViT-B/32 then gives a cosine above 0.99999 to what the whole file gives; at 2 it was 0.9999."""
+"""So many times longer than needed a JPEG stays, decoded at a smaller scale, where pixels must be exact:
+ViT-B/32 then gives a cosine above 0.99999 to the whole file's embedding; at 2 it was 0.9999."""
 
 
 class Preprocess(Protocol):
@@ -34,8 +34,8 @@ class Preprocess(Protocol):
 class Preprocessing:
     """A square by crop, pad or squash, as ``fit_image`` makes it.
 
-    With ``exact``, a JPEG is decoded at a smaller scale only where both its sides stay ``MARGIN`` times as long
-    as they must be, so that resizing still decides every pixel; without, wherever they stay long enough.
+    With ``exact``, a JPEG is decoded at a smaller scale only where both its sides stay ``MARGIN`` times as
+    long as they must be, so that resizing still decides every pixel; without, wherever they stay long enough.
     """
 
     size: int
