@@ -69,6 +69,10 @@ def load_encoder(
             "or bring them in with: crossmodal index SOURCE COLLECTION --dtype int8"
         )
     spec = os.fspath(spec)
+    if dtype != "int8" and calibration is not None:
+        raise EncoderError(
+            f"Pictures to calibrate on are for dtype int8, and {dtype} is asked for; leave them out"
+        )
     load = _CATALOGUE.get(spec.partition(":")[0], _twin)
     way = Way(backend=choose_backend(backend, dtype), dtype=dtype, batch_size=batch_size)
     encoder = load(spec, way)
@@ -83,7 +87,7 @@ def read_blueprint(spec: str) -> Blueprint:
     :raises EncoderError: when the encoder is unknown, or its files are not what they should be.
     """
     from crossmodal.encoders.checkpoint import is_checkpoint, read_checkpoint
-    from crossmodal.encoders.families import family, known_families
+    from crossmodal.encoders.families import known_families, read_spec
 
     if spec == "lite":
         raise EncoderError(
@@ -92,7 +96,7 @@ def read_blueprint(spec: str) -> Blueprint:
         )
     scheme, colon, rest = spec.partition(":")
     if colon and scheme in known_families():
-        return family(scheme).blueprint(rest)
+        return read_spec(scheme, rest)
     folder = Path(spec).expanduser()
     if spec and is_checkpoint(folder):
         return read_checkpoint(folder)

@@ -65,7 +65,7 @@ def save_checkpoint(
     :raises EncoderError: when the folder holds something else.
     :raises StorageError: when the disk refuses; then nothing has changed.
     """
-    _check_replaceable(folder)
+    check_replaceable(folder)
     with storage_errors(folder):
         replace_folder(folder, partial(_write, model, blueprint, also))
 
@@ -110,7 +110,11 @@ def _fingerprint(folder: Path, config: dict[str, Any]) -> str:
     )
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
+    """Make sure that a checkpoint may be written into a folder.
+
+    :raises EncoderError: when it holds something else.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossmodal.encoders import read_blueprint
 from crossmodal.encoders.blueprint import Blueprint, TwinModel
-from crossmodal.encoders.checkpoint import save_checkpoint
+from crossmodal.encoders.checkpoint import check_replaceable, save_checkpoint
 from crossmodal.encoders.families import family
 from crossmodal.encoders.folder_swap import replace_folder
 from crossmodal.errors import EncoderError, unknown
@@ -25,19 +25,24 @@ def convert_encoder(spec: str, folder: Path, layout: str = "checkpoint") -> Blue
     if layout not in LAYOUTS:
         raise EncoderError(unknown("layout", layout, LAYOUTS))
     blueprint = read_blueprint(spec)
-    LAYOUTS[layout](blueprint.load(), blueprint, folder)
+    check, write = LAYOUTS[layout]
+    check(folder)  # before the model is loaded, which takes its time
+    write(blueprint.load(), blueprint, folder)
     return blueprint
 
 
-def _export(model: TwinModel, blueprint: Blueprint, folder: Path) -> None:
+def _check_free(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise EncoderError(f"{folder} holds something already; choose a new path or an empty folder")
+
+
+def _export(model: TwinModel, blueprint: Blueprint, folder: Path) -> None:
     with storage_errors(folder):
         replace_folder(folder, partial(family(blueprint.family).export, model, blueprint))
 
 
-LAYOUTS: dict[str, Callable[[TwinModel, Blueprint, Path], None]] = {
-    "checkpoint": save_checkpoint,
-    "original": _export,
+LAYOUTS: dict[str, tuple[Callable[[Path], None], Callable[[TwinModel, Blueprint, Path], None]]] = {
+    "checkpoint": (check_replaceable, save_checkpoint),
+    "original": (_check_free, _export),
 }
-"""What writes a model, by the name of the layout."""
+"""What checks a folder and what writes a model into it, by the name of the layout."""

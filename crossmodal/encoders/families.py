@@ -1,5 +1,7 @@
 """The families of twin encoders: each reads specs, restores checkpoints, and writes its library's format."""
 
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -42,6 +44,21 @@ def family(name: str) -> Family:
     if name not in _HOMES:
         raise EncoderError(unknown("family of encoders", name, _HOMES))
     return cast(Family, import_module(_HOMES[name]))
+
+
+def read_spec(name: str, rest: str) -> Blueprint:
+    """Read a spec of a family. What is loaded later is what was read now, or nothing.
+
+    :raises EncoderError: as ``Family.blueprint`` does; and from ``load``, when its files have changed since.
+    """
+    blueprint = family(name).blueprint(rest)
+    return replace(blueprint, load=partial(_load_unchanged, name, rest, blueprint))
+
+
+def _load_unchanged(name: str, rest: str, seen: Blueprint) -> TwinModel:
+    if family(name).blueprint(rest).fingerprint != seen.fingerprint:
+        raise EncoderError(f"{seen.name} has changed since it was opened; open it again")
+    return seen.load()
 
 
 def known_families() -> list[str]:

@@ -316,6 +316,15 @@ def test_weights_of_another_width_are_told_as_such(folder):
     assert "token_embedding.weight (49408, 16) instead of (49408, 32)" in line
 
 
+def test_weights_replaced_after_the_spec_was_read_are_not_loaded(folder, state):
+    blueprint = read_blueprint(f"open_clip:local-dir:{folder}")
+    other = {name: 2 * tensor for name, tensor in state.items()}
+    save_file(other, folder / "open_clip_model.safetensors")
+    with pytest.raises(EncoderError, match="has changed since it was opened; open it again"):
+        blueprint.load()
+    read_blueprint(f"open_clip:local-dir:{folder}").load()
+
+
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
 def test_a_torn_safetensors_is_told(folder, keep):
     file = folder / "open_clip_model.safetensors"

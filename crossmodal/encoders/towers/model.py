@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from crossmodal.encoders.pixel_tower import PixelScale
 from crossmodal.encoders.towers.heads import make_head
 from crossmodal.encoders.towers.pooling import GeneralisedPooling, reduce
 from crossmodal.errors import EncoderError
@@ -29,8 +30,6 @@ class ImageSide(nn.Module):
     :param mean: of each channel, for pixels between 0 and 1; ``std`` likewise.
     """
 
-    mean: Tensor
-    std: Tensor
     tower: Any
 
     def __init__(self, tower: nn.Module, pool: str, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -39,8 +38,7 @@ class ImageSide(nn.Module):
         self.kind = pool
         self.pool = GeneralisedPooling(fixed=True) if pool == "generalised" else None
         self.head: nn.Module = nn.Identity()
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.scale = PixelScale(mean, std)
         if pool == "cls" and getattr(tower, "cls_token", None) is None:
             raise EncoderError(
                 f"{type(tower).__name__} has no class token to pool by; "
@@ -49,7 +47,7 @@ class ImageSide(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Map uint8 pixels (B, H, W, 3) to features (B, C), or (B, N, C) where the pooling is learnt."""
-        images = (pixels.permute(0, 3, 1, 2).to(self.mean.dtype) / 255 - self.mean) / self.std
+        images = self.scale(pixels)
         if self.kind == "native":
             pooled: Tensor = self.tower(images)
             return pooled
