@@ -70,13 +70,11 @@ def load_encoder(
         )
     spec = os.fspath(spec)
     if dtype != "int8" and calibration is not None:
-        raise EncoderError(
-            f"Pictures to calibrate on are for dtype int8, and {dtype} is asked for; leave them out"
-        )
+        raise EncoderError(f"Only int8 is calibrated on pictures, and {dtype} is asked for; leave them out")
     load = _CATALOGUE.get(spec.partition(":")[0], _twin)
     way = Way(backend=choose_backend(backend, dtype), dtype=dtype, batch_size=batch_size)
     encoder = load(spec, way)
-    if calibration is not None and dtype == "int8":
+    if calibration is not None:
         encoder.quantise(calibration)
     return encoder if dim is None or dim == encoder.card.dim else PrefixEncoder(encoder, dim)
 
