@@ -208,7 +208,7 @@ def bench_lite(options: argparse.Namespace) -> None:
     records = list(islice(open_source("sample"), options.pictures))
     with tempfile.TemporaryDirectory() as folder:
         for name, paths in write_pictures(records, Path(folder)).items():
-            for dtype in ("float32", "int8"):
+            for dtype in DTYPES:
                 console.print(f"lite, {dtype}, {name}, pictures a second")
                 bench_pictures(paths, lite(dtype), options.rounds)
 

@@ -150,6 +150,21 @@ def test_many_threads_at_once_get_their_own_results(backend, pictures):
         np.testing.assert_allclose(embeddings, expected[start : start + 3], atol=1e-6)
 
 
+def test_a_signal_ends_nothing_after_another_thread_let_a_tower_go():
+    code = (
+        "import importlib.util, signal, sys, threading, numpy as np\n"
+        "spec = importlib.util.spec_from_file_location('towers', sys.argv[1])\n"
+        "towers = importlib.util.module_from_spec(spec); spec.loader.exec_module(towers)\n"
+        "run = [towers.run_tower(towers.image_tower(), towers.Way(backend='openvino'))]\n"
+        "run[0]([(np.zeros((2, towers.SIZE, towers.SIZE, 3), np.uint8),)])\n"
+        "thread = threading.Thread(target=run.clear); thread.start(); thread.join()\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('heard'))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, __file__], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "heard\n")
+
+
 def test_openvino_computes_in_float32_where_the_processor_would_offer_less(pictures):
     run = run_tower(image_tower(), Way(backend="openvino"))
     run([(pictures,)])

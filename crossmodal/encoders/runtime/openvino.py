@@ -22,7 +22,7 @@ from crossmodal.encoders.runtime import cache, int8
 from crossmodal.encoders.runtime.base import Inputs, Quantisation, Runner, Tower
 from crossmodal.encoders.runtime.memory import Rows
 from crossmodal.encoders.runtime.requests import Requests
-from crossmodal.encoders.runtime.silent_openvino import ov
+from crossmodal.encoders.runtime.silent_openvino import core, ov
 from crossmodal.errors import EncoderError
 from crossmodal.machine import usable_processors
 
@@ -159,7 +159,7 @@ class OpenVinoRunner(Runner):
     def _made(self) -> ov.Model:
         """Make the tower: from torch, and quantised where that is wanted; or read it where it is kept."""
         if self._quantisation is not None and self._quantisation.kept is not None:
-            return ov.Core().read_model(self._quantisation.kept / "tower.xml")
+            return core().read_model(self._quantisation.kept / "tower.xml")
         _log.info(
             "Preparing the %s tower of %s for this machine, once", self.tower.modality, self.tower.encoder
         )
@@ -243,4 +243,4 @@ def _compile(model: ov.Model | Path, dtype: str) -> ov.CompiledModel:
     if isinstance(model, Path) and cache.is_writable(model.parent):
         # OPTIMIZE_SIZE leaves the weights in tower.bin, whose checksum is ours
         settings |= {"CACHE_DIR": str(model.parent / "compiled"), "CACHE_MODE": "OPTIMIZE_SIZE"}
-    return ov.Core().compile_model(model, "CPU", settings)
+    return core().compile_model(model, "CPU", settings)
