@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crossmodal.encoders import Encoder, load_encoder
 from crossmodal.encoders.base import Embeddings
+from crossmodal.encoders.calibration import choose_pictures
 from crossmodal.metrics.retrieval import evaluate_retrieval
 from crossmodal.pipeline import Work, embed_records
 from crossmodal.sources import open_source
@@ -217,8 +218,7 @@ def lite(dtype: str) -> Encoder:
     """Load `lite`; int8 is calibrated on the sample's training split."""
     if dtype != "int8":
         return load_encoder("lite", dtype=dtype)
-    calibration = [record.image for record in islice(open_source("sample:train"), 300)]
-    return load_encoder("lite", dtype=dtype, calibration=calibration)
+    return load_encoder("lite", dtype=dtype, calibration=choose_pictures(open_source("sample:train")))
 
 
 def bench_agreement(options: argparse.Namespace) -> None:

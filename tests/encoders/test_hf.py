@@ -296,7 +296,7 @@ def test_pixels_equal_the_processors_own_output(folder, pictures):
     tower, processor = blueprint.load().image, hf.AutoImageProcessor.from_pretrained(folder)
     for path in (path for path in pictures if path.suffix == ".png"):
         pixels = torch.from_numpy(blueprint.preprocessing(path)).permute(2, 0, 1)
-        scaled = (pixels / 255 - tower.mean) / tower.std
+        scaled = (pixels / 255 - tower.scale.mean) / tower.scale.std
         own = processor(images=Image.open(path), return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(scaled, own, atol=1e-6, rtol=1e-6)
 

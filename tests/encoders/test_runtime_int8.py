@@ -31,10 +31,12 @@ class Convolutions(nn.Module):
         self.first = nn.Conv2d(3, 16, 5, stride=3)
         self.norm = nn.BatchNorm2d(16)
         self.second = nn.Conv2d(16, 32, 3)
+        self.last = nn.Conv2d(32, 32, 1)
         self.project = nn.Linear(32, DIM)
 
     def forward(self, x):
-        return self.project(self.second(self.norm(self.first(x)).relu()).relu().mean((2, 3)))
+        x = self.second(self.norm(self.first(x)).relu()).relu()
+        return self.project(self.last(x).relu().mean((2, 3)))
 
 
 class Attention(nn.Module):

@@ -142,7 +142,7 @@ def test_generalised_pooling_runs_alike_with_padding_and_without(parts, pictures
 def test_image_pools_are_over_the_tokens_of_the_tower(parts, pool):
     owner = read_blueprint(spec(parts, options=f"image_pool={pool}")).load().owner
     pixels = torch.randint(256, (2, 160, 160, 3), generator=torch.manual_seed(0), dtype=torch.uint8)
-    scaled = (pixels.permute(0, 3, 1, 2) / 255 - owner.image.mean) / owner.image.std
+    scaled = (pixels.permute(0, 3, 1, 2) / 255 - owner.image.scale.mean) / owner.image.scale.std
     tokens = timm_net(parts, "test_vit").forward_features(scaled)
     expected = tokens[:, 0] if pool == "cls" else tokens[:, 1:].mean(1)
     torch.testing.assert_close(owner.image_features(pixels), expected, rtol=1e-4, atol=1e-5)
@@ -152,7 +152,7 @@ def test_image_pools_are_over_the_tokens_of_the_tower(parts, pool):
 def test_the_patches_of_a_map_are_what_generalised_pooling_sees(parts):
     owner = read_blueprint(spec(parts, "test_resnet", "image_pool=generalised")).load().owner
     pixels = torch.randint(256, (1, 160, 160, 3), generator=torch.manual_seed(0), dtype=torch.uint8)
-    scaled = (pixels.permute(0, 3, 1, 2) / 255 - owner.image.mean) / owner.image.std
+    scaled = (pixels.permute(0, 3, 1, 2) / 255 - owner.image.scale.mean) / owner.image.scale.std
     seen = timm_net(parts, "test_resnet").forward_features(scaled)
     features = owner.image_features(pixels)
     assert features.shape == (1, seen.shape[2] * seen.shape[3], seen.shape[1])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crossmodal.encoders.runtime.silent_openvino import ov
 from crossmodal.errors import MissingPackageError
 
-RECIPE = "nncf, mixed; neither first nor depthwise convolutions; transformers smoothed by a half, 1"
+RECIPE = "nncf, mixed; neither first nor last nor depthwise convolutions; transformers smoothed by a half, 2"
 """Names how towers are quantised; whatever changes the result for the same pictures changes the number."""
 
 SMOOTHING = 0.5
@@ -68,14 +68,15 @@ def quantise(model: ov.Model, pixels: NDArray[Any], *, transformer: bool) -> ov.
 
 
 def _spared(model: ov.Model) -> list[str]:
-    """Name the convolutions that lose most by few levels: the first, and those of one channel each.
+    """Name the convolutions that lose most by few levels: the first, the last, and those of one channel each.
 
-    The latter have few weights, and ranges that differ widely once norms are folded into them.
+    What the last one gives is what heads were trained on. Those of one channel have few weights, and ranges
+    that differ widely once norms are folded into them.
     """
     kinds = ("Convolution", "GroupConvolution")
     convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() in kinds]
     depthwise = [op for op in convolutions[1:] if op.get_type_name() == "GroupConvolution"]
-    return [op.get_friendly_name() for op in (*convolutions[:1], *depthwise)]
+    return [op.get_friendly_name() for op in (*convolutions[:1], *depthwise, *convolutions[-1:])]
 
 
 @contextlib.contextmanager
