@@ -126,7 +126,12 @@ def test_torch_takes_all_devices_there_are(monkeypatch, tower):
     module = Mean()
     pictures = np.random.default_rng(0).integers(0, 256, (90, 4, 4, 3), np.uint8)
     several = Tower(
-        encoder="t", modality="image", fingerprint="f", dim=DIM, inputs=tower.inputs, build=lambda: module
+        encoder="t",
+        modality="image",
+        fingerprint="f",
+        dim=DIM,
+        inputs=tower.inputs,
+        build=lambda: copy.deepcopy(module),  # one for each device: two that move one module tear it
     )
     run = run_tower(several, Way(backend="torch"))
     assert isinstance(run, SeveralRunners)
