@@ -45,6 +45,10 @@ class EvaluationError(CrossmodalError, ValueError):
     """Embeddings or pairs that cannot be measured as asked."""
 
 
+class TrainingError(CrossmodalError, ValueError):
+    """A training that cannot be begun, gone on with or trusted as asked."""
+
+
 class StorageError(CrossmodalError, OSError):
     """The disk refused: full, read-only, or not permitted."""
 
