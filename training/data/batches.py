@@ -41,10 +41,10 @@ _log = logging.getLogger(__name__)
 class Batch:
     """N pictures and M texts on the CPU, and what belongs together.
 
-    ``images``: uint8 pixels (N, H, W, 3), or features. ``texts``: int64 token ids (M, T) with ``mask`` (M, T),
-    0 behind the end of a text; or features without one. ``image_groups``: (N,) and ``text_groups``: (M,),
-    int64; equal ones are positives, and a text of none has -1. ``image_rows``: (N,) and ``text_rows``: (M,)
-    are rows of the examples, -1 for a text of none; ``text_numbers``: (M,) numbers of ``Examples.texts``.
+    ``images``: uint8 pixels (N, H, W, 3), or features. ``texts``: int64 token ids (M, T) with a ``mask``
+    (M, T), 0 behind the end of a text; or features without one. ``image_groups``: (N,) and ``text_groups``:
+    (M,), int64; equal ones are positives, and a text of none has -1. ``image_rows``: (N,) and ``text_rows``:
+    (M,) are rows of the examples, -1 for a text of none; ``text_numbers``: (M,), of ``Examples.texts``.
     """
 
     epoch: int

@@ -174,7 +174,7 @@ def _joined(draw: Draw, negatives: Negatives) -> Draw:
 
 
 def _shared_marks(examples: Examples) -> dict[int, frozenset[int]]:
-    """Give, for the rows that share anything with another, what they share: texts, and groups as negatives."""
+    """Give, for the rows that share anything with another, what: texts, and groups as numbers below 0."""
     texts, text_rows = examples.captions.values, examples.captions.owners
     marks = np.concatenate([texts, -1 - examples.groups])
     rows = np.concatenate([text_rows, np.arange(len(examples))])
