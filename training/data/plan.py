@@ -121,9 +121,9 @@ class BatchPlan:
             rows = order[step * self.settings.size : (step + 1) * self.settings.size]
             share = len(rows) // self._processes
             rows = rows[self._process * share : (self._process + 1) * share]
-            texts, owners = _first(captions, rows, self.settings.captions)
-            strangers, _ = _first(own_negatives, rows, self.settings.negatives)
-            owners = np.concatenate([owners, np.full(len(strangers), NO_OWNER)])
+            texts, places = captions.gather(rows, self.settings.captions)
+            strangers, _ = own_negatives.gather(rows, self.settings.negatives)
+            owners = np.concatenate([rows[places], np.full(len(strangers), NO_OWNER)])
             draw = Draw(
                 epoch=epoch,
                 step=step,
@@ -146,13 +146,6 @@ def _shuffled(lists: Ragged, chance: np.random.Generator) -> Ragged:
     """Shuffle each list in itself."""
     order = np.lexsort((chance.random(len(lists.values)), lists.owners))
     return Ragged(lists.values[order], lists.starts)
-
-
-def _first(lists: Ragged, rows: Integers, count: int) -> tuple[Integers, Integers]:
-    """Give up to ``count`` values of each row's list, and for each value its row."""
-    lengths = np.minimum(lists.lengths[rows], count)
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return lists.values[np.repeat(lists.starts[rows], lengths) + within], np.repeat(rows, lengths)
 
 
 def _joined(draw: Draw, negatives: Negatives) -> Draw:

@@ -1,0 +1,1 @@
+"""Negatives beyond the batch's own, and pairs that must not be taken for negatives."""
