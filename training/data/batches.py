@@ -187,17 +187,18 @@ class FeatureLoader:
 
     def __init__(self, examples: Examples, images: Tensor, texts: Tensor, *, seed: int = 0) -> None:
         self._examples = examples
-        self._images, self._texts = images, texts
+        self._views = images.shape[1]
+        self._images, self._texts = images.flatten(0, 1), texts
         self._seed = seed
 
     def load(self, draws: Iterable[Draw]) -> Iterator[Batch]:
         """Take each batch's features, as float32."""
         for draw in draws:
             chance = np.random.default_rng([self._seed, draw.epoch, PICTURE])
-            views = chance.integers(self._images.shape[1], size=len(self._examples))
-            rows = torch.from_numpy(draw.images)
-            images = self._images[rows, torch.from_numpy(views[draw.images])].float()
-            texts = self._texts[torch.from_numpy(draw.texts)].float()
+            views = chance.integers(self._views, size=len(self._examples))
+            seen = torch.from_numpy(draw.images * self._views + views[draw.images])
+            images = self._images.index_select(0, seen).float()
+            texts = self._texts.index_select(0, torch.from_numpy(draw.texts)).float()
             yield _gathered(draw, self._examples, images, texts, None)
 
 
