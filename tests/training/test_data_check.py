@@ -174,3 +174,13 @@ def test_a_header_that_promises_too_many_pixels_is_unreadable(tmp_path, pictures
     [(key, reason)] = done.check.training.unreadable
     assert key == names[0]
     assert "40000 x 40000" in reason
+
+
+def test_files_that_differ_in_their_last_byte_alone_are_two_pictures(tmp_path):
+    whole = Image.new("RGB", (40, 40), "red")
+    for name, blue in (("a.bmp", 0), ("b.bmp", 1), ("c.bmp", 0)):
+        whole.putpixel((39, 0), (255, 0, blue))
+        whole.save(tmp_path / name)
+    examples = table(tmp_path, [{"image": n, "caption": n} for n in ("a.bmp", "b.bmp", "c.bmp")])
+    groups = check_examples(examples).training.groups.tolist()
+    assert groups[0] == groups[2] != groups[1]
