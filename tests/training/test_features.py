@@ -160,6 +160,12 @@ def test_views_differ_and_the_first_is_the_picture_itself(twin, examples, tmp_pa
         features_of(examples, model, blueprint, settings=FeatureSettings(views=4), folder=tmp_path / "kept")
 
 
+def test_captions_that_change_by_chance_are_refused_where_texts_are_read_once(twin, examples, tmp_path):
+    for augment in (AugmentSettings(word_dropout=0.1), AugmentSettings(templates=("a photo of {}",))):
+        with pytest.raises(TrainingError, match="frozen text tower"):
+            features_of(examples, *twin(), augment=augment, folder=tmp_path / "kept")
+
+
 def test_pictures_that_cannot_be_decoded_are_left_out_and_listed(twin, examples, tmp_path):
     model, blueprint = twin()
     whole = features_of(examples, model, blueprint, settings=EXACT, folder=tmp_path / "whole")

@@ -59,6 +59,11 @@ class AugmentSettings:
         """Whether a picture may look different from one epoch to the next."""
         return self.crop < 1 or self.flip or self.policy != "none"
 
+    @property
+    def changes_texts(self) -> bool:
+        """Whether a caption may read different from one epoch to the next."""
+        return self.word_dropout > 0 or bool(self.templates)
+
     def of_pictures(self) -> dict[str, Any]:
         """Give what decides how pictures are changed, for the key of a cache."""
         return {name: asdict(self)[name] for name in ("crop", "flip", "policy", "operations", "magnitude")}

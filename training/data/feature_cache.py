@@ -21,7 +21,7 @@ from torch import Tensor
 
 from crossmodal.encoders.base import Embeddings
 
-SHARD_ROWS = 2048
+SHARD_ROWS = 512
 """Rows that an interruption may cost at most."""
 
 KEY_BYTES = 16

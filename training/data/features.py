@@ -75,14 +75,19 @@ def features_of(
     """Run both towers of a model over examples, or take what the cache has of them.
 
     :param folder: of the cache; this machine's where left out.
-    :raises TrainingError: when views are asked for that would all be the same, no picture can be read, or the
-        model's features cannot be kept.
+    :raises TrainingError: when the settings ask for what cannot be had, no picture can be read, or what the
+        towers make cannot be kept.
     """
     settings, augment = settings or FeatureSettings(), augment or AugmentSettings()
     if settings.views > 1 and not augment.changes_pictures:
         raise TrainingError(
             f"{settings.views} views of each picture are asked for, and no augmentation makes them differ. "
             "Set augment.crop or augment.policy, or features.views to 1"
+        )
+    if augment.changes_texts:
+        raise TrainingError(
+            "Captions are to be changed by chance, but a frozen text tower reads them once. Leave out "
+            "augment.word_dropout and augment.templates, or take a recipe that runs the text tower"
         )
     root = folder or cache_root() / "features"
     images = frozen_side(model, blueprint, "image")

@@ -33,7 +33,7 @@ class BatchSettings:
     size: int = 256
     last: Literal["drop", "keep"] = "drop"
     captions: int = 1
-    negatives: int = 0
+    negatives: int = 1
     apart: bool = True
 
     def __post_init__(self) -> None:
@@ -61,9 +61,17 @@ class Draw:
 class Negatives(Protocol):
     """Hard negatives of each example: -1 where there are fewer than the rest have."""
 
-    texts: Integers
-    owners: Integers
-    images: Integers
+    @property
+    def texts(self) -> Integers:
+        """Numbers of texts: (N, K)."""
+
+    @property
+    def owners(self) -> Integers:
+        """The rows that those are captions of: (N, K)."""
+
+    @property
+    def images(self) -> Integers:
+        """Rows of pictures: (N, L)."""
 
 
 class BatchPlan:
