@@ -186,6 +186,15 @@ def test_a_picture_that_breaks_is_replaced_by_the_same_example_each_time(make_ex
     assert all(same(one, other) for one, other in zip(first[1:], before[1:], strict=True))
 
 
+def test_the_example_in_its_place_is_none_of_the_batch(make_examples, letters):
+    examples = make_examples(one_each(5))
+    examples.pictures[2].unlink()
+    plan = BatchPlan(examples, BatchSettings(size=4), seed=0)
+    for epoch in range(10):
+        [batch] = BatchLoader(examples, PLAIN, letters).load(plan.batches(epoch))
+        assert sorted(batch.image_rows.tolist()) == [0, 1, 3, 4]
+
+
 def test_when_no_picture_can_be_read_any_more_training_stops(make_examples, letters):
     examples = make_examples(one_each(6))
     for picture in examples.pictures:

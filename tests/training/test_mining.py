@@ -83,6 +83,15 @@ def test_a_false_negative_nearer_than_the_share_is_left_out():
     assert mine(examples, images, texts, MiningSettings(texts=1, share=1.0)).texts[0].tolist() == [1]
 
 
+def test_a_picture_with_the_same_caption_is_no_negative_however_it_scores():
+    images = unit(np.array([[1, 0], [0.8, 0.6], [0.5, 0.9]]))
+    texts = unit(np.array([[1, 0.0], [0.7, 0.7], [0.4, 0.9]]))
+    examples = examples_of([[0], [0, 1], [2]], 3)
+    found = mine(examples, images, texts, MiningSettings(texts=1, images=1))
+    assert found.images[0].tolist() == [2]
+    assert found.texts[0].tolist() == [1], "but the other caption of that picture may be one"
+
+
 def test_mining_is_due_every_so_many_steps_but_not_before_the_first():
     assert [step for step in range(10) if MiningSettings(every=3).due(step)] == [3, 6, 9]
     assert not any(MiningSettings(every=0).due(step) for step in range(10))

@@ -7,11 +7,13 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from crossmodal.errors import StorageError
 from training.data.check import check_examples
 from training.records.curves import HEIGHT, WIDTH, Chart, Curve, draw, nice_ticks, smoothed, thinned
 from training.records.metrics_log import MetricsLog, read_metrics
@@ -52,6 +54,12 @@ def test_every_line_is_json_also_where_the_loss_is_not_finite(tmp_path):
 
 
 RANGES = [(0.13, 4.9), (0, 0), (-3, 0.7), (1e-5, 1.1e-5), (5, 5), (-2, -1), (0, 1e6)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_full_disk_is_told_in_one_line():
+    with pytest.raises(StorageError, match="the disk is full"):
+        MetricsLog(Path("/dev/full")).write(1, {"loss": 1.0})
 
 
 @pytest.mark.parametrize(("low", "high"), RANGES)
@@ -156,6 +164,14 @@ def test_worst_and_best_queries_are_those_of_brute_force(embedded):
         assert query.rank == 1 + sum(scores[p, query.row] >= score for p in range(30) if p not in own)
         assert query.gallery == 30
     assert len(back.worst) + len(back.best) == 20
+
+
+def test_a_stranger_that_scores_as_high_ranks_before(make_examples):
+    examples = make_examples([["one"], ["two"]])
+    same = np.array([[1, 0], [1, 0]], np.float32)
+    found = text_to_image(examples, same, same)
+    assert [query.rank for query in found.worst] == [2, 2]
+    assert found.best == ()
 
 
 def page_of(examples):
