@@ -18,6 +18,7 @@ COMMANDS = {
     "info": "ui.commands.info",
     "remove": "ui.commands.remove",
     "verify": "ui.commands.verify",
+    "evaluate": "ui.commands.evaluate",
     "convert": "ui.commands.convert",
 }
 
