@@ -1,5 +1,6 @@
 """Measures: arrays in, numbers out."""
 
-from crossmodal.metrics.retrieval import DirectionReport, RetrievalReport, evaluate_retrieval
+from crossmodal.metrics.measures import DirectionReport, PerQuery
+from crossmodal.metrics.retrieval import RetrievalReport, evaluate_retrieval
 
-__all__ = ["DirectionReport", "RetrievalReport", "evaluate_retrieval"]
+__all__ = ["DirectionReport", "PerQuery", "RetrievalReport", "evaluate_retrieval"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-import crossmodal.metrics.retrieval as retrieval
+import crossmodal.metrics.counting as counting
 from crossmodal.errors import EvaluationError
 from crossmodal.metrics import evaluate_retrieval
 
@@ -91,18 +91,51 @@ def duplicate_scores(rng: np.random.Generator, n: int, owner: np.ndarray) -> Emb
     return images[rng.integers(0, max(1, n // 4), n)], texts[rng.integers(0, max(1, n // 3), len(owner))]
 
 
+def near_scores(rng: np.random.Generator, n: int, owner: np.ndarray) -> Embeddings:
+    """All embeddings lie so close together that a product in float32 cannot order their scores."""
+    middle = rng.standard_normal(257)
+    images = middle + 1e-7 * rng.standard_normal((n, 257))
+    return normalised(images), normalised(middle + 1e-7 * rng.standard_normal((len(owner), 257)))
+
+
+def huge_scores(rng: np.random.Generator, n: int, owner: np.ndarray) -> Embeddings:
+    """Embeddings whose products overflow where they are summed in float32, though no score does."""
+    images, texts = random_scores(rng, n, owner)
+    images = images * np.float32(1e19)
+    return np.c_[images, -images, images], np.c_[texts, texts, texts] * np.float32(1e19)
+
+
+def unequal_scores(rng: np.random.Generator, n: int, owner: np.ndarray) -> Embeddings:
+    """Embeddings of very different lengths."""
+    images, texts = random_scores(rng, n, owner)
+    return images * np.logspace(-12, 12, n)[:, None], texts * np.logspace(12, -12, len(owner))[:, None]
+
+
 def normalised(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-@pytest.fixture(params=[(1024, 8192), (7, 11)], ids=["one-block", "many-blocks"])
+ALL_SCORES = [
+    random_scores,
+    tied_scores,
+    negative_scores,
+    duplicate_scores,
+    near_scores,
+    huge_scores,
+    unequal_scores,
+]
+
+
+@pytest.fixture(params=[None, (77, 11, 9, 2)], ids=["one-block", "many-blocks"])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrieval, "_IMAGES_PER_BLOCK", request.param[0])
-    monkeypatch.setattr(retrieval, "_TEXTS_PER_BLOCK", request.param[1])
+    if request.param is not None:
+        names = "SCORES_PER_BLOCK", "TEXTS_PER_BLOCK", "NUMBERS_PER_GATHER", "THRESHOLDS_AT_ONCE"
+        for name, value in zip(names, request.param, strict=True):
+            monkeypatch.setattr(counting, name, value)
 
 
 @pytest.mark.usefixtures("blocks")
-@pytest.mark.parametrize("make", [random_scores, tied_scores, negative_scores, duplicate_scores])
+@pytest.mark.parametrize("make", ALL_SCORES)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 12), (20, 20), (30, 100), (40, 25)])
 def test_every_measure_equals_plain_loops(make: Callable[..., Embeddings], n: int, m: int) -> None:
     rng = np.random.default_rng(n + m)
@@ -113,6 +146,32 @@ def test_every_measure_equals_plain_loops(make: Callable[..., Embeddings], n: in
     assert report.images == n
     assert report.texts == report.text_to_image.queries == m
     assert report.image_to_text.queries == len(set(owner.tolist())) == n - report.images_without_text
+
+
+def test_near_scores_are_beyond_what_float32_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shows that the test above can fail: without the bound on the error its ranks are wrong."""
+    rng = np.random.default_rng(1)
+    owner = rng.integers(0, 30, 100)
+    images, texts = near_scores(rng, 30, owner)
+    right = evaluate_retrieval(images, texts, owner)
+    monkeypatch.setattr(counting, "_relative_error", lambda *_: 0.0)
+    assert evaluate_retrieval(images, texts, owner) != right
+
+
+def test_precision_and_true_recall_count_what_any_hit_does_not() -> None:
+    images = normalised(np.array([[1.0, 0], [0, 1]]))
+    texts = normalised(np.array([[1.0, 0.1], [1, 0.2], [0.1, 1], [1, 0.9]]))
+    report = evaluate_retrieval(images, texts, [0, 0, 1, 0], ks=(1, 2, 3))
+    found = report.image_to_text.per_query
+    assert report.image_to_text.recall == {1: 1.0, 2: 1.0, 3: 1.0}
+    assert {name: value.tolist() for name, value in found.extra_values().items()} == {
+        "precision@1": [1, 1],
+        "precision@2": [1, 0.5],
+        "precision@3": [1, pytest.approx(1 / 3)],
+        "true_recall@1": [pytest.approx(1 / 3), 1],
+        "true_recall@2": [pytest.approx(2 / 3), 1],
+        "true_recall@3": [1, 1],
+    }
 
 
 def test_five_captions_of_a_picture_are_one_group() -> None:
@@ -173,6 +232,7 @@ def test_other_precisions_are_measured_as_they_are(dtype: type) -> None:
 
 
 GOOD = np.eye(3), np.eye(3), np.arange(3)
+ZERO = np.array([[1.0, 0, 0], [0, 0, 0], [0, 0, 1]])
 HURT = np.array([[1.0, 0, 0], [np.nan, 0, 0], [0, np.inf, 0]])
 
 
@@ -181,7 +241,9 @@ HURT = np.array([[1.0, 0, 0], [np.nan, 0, 0], [0, np.inf, 0]])
     [
         ({0: HURT}, "2 image embeddings hold NaN or infinity: rows 1, 2. Encode"),
         ({1: HURT}, "2 text embeddings hold NaN or infinity: rows 1, 2. Encode"),
-        ({1: np.eye(3)[:, :2]}, "Image embeddings have 3 dimensions and text embeddings 2;"),
+        ({0: np.eye(4)[:3]}, "Image embeddings have 4 dimensions and text embeddings 3;"),
+        ({0: ZERO}, "1 image embeddings are zero throughout: rows 1. Encode"),
+        ({1: np.eye(3)[:, :2] + 1}, "Image embeddings have 3 dimensions and text embeddings 2;"),
         ({0: np.eye(3)[0]}, "Image embeddings came as float64 (3,); give floats"),
         ({0: np.empty((0, 3))}, "Image embeddings came as float64 (0, 3); give floats"),
         ({1: np.eye(3, dtype=int)}, "Text embeddings came as int64 (3, 3); give floats"),
