@@ -1,6 +1,7 @@
-"""Measure what evaluation takes: seconds and memory, beside CLIP_benchmark's own recall where that is installed.
+"""Measure what evaluation takes, seconds and memory, beside CLIP_benchmark's recall where that is installed.
 
-python scripts/bench_evaluation.py [--images 5000] [--captions 5] [--dim 512] [--noise 12] [--large] [--rounds 3]
+python scripts/bench_evaluation.py [--images 5000] [--captions 5] [--dim 512] [--noise 12] [--rounds 3]
+                                    [--large] [--peer-batch 64]
 
 Each measurement runs in a process of its own, which makes the same embeddings by seed and tells the peak of
 its memory, interpreter and libraries included. --large measures 50,000 images with 250,000 captions as well.
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def compare(child: str, what: str, options: argparse.Namespace) -> dict:
-    """Measure one thing in processes of its own, print its medians, and give the last with its median time."""
+    """Measure one thing in processes of its own, print it, and give the last with the median time."""
     command = [sys.executable, __file__, "--child", child]
     for name in ("images", "captions", "dim", "noise", "peer_batch"):
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]

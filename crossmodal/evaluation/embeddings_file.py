@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from crossmodal.errors import EvaluationError
 from crossmodal.evaluation.pairs import Pairs
 from crossmodal.evaluation.reading import Embedded
+from crossmodal.metrics.retrieval import checked_owners
 
 NEEDED = ("image_embeddings", "text_embeddings", "image_of_text")
 
@@ -38,7 +39,7 @@ def read_embeddings(path: Path) -> Embedded:
     pairs = Pairs(
         image_ids=tuple(map(str, ids.tolist())),
         captions=tuple(map(str, captions.tolist())),
-        image_of_text=owner,
+        image_of_text=checked_owners(owner, len(images), len(texts)),
     )
     return Embedded(pairs=pairs, images=images, texts=texts)
 

@@ -14,7 +14,7 @@ from crossmodal.errors import EvaluationError, first_few
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pairs:
     """Pictures by their ids, captions, and ``image_of_text``: (M,), the row of each caption's picture.
 

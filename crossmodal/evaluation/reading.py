@@ -22,7 +22,7 @@ LeftOut = list[tuple[str, str]]
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedded:
     """Pairs and their embeddings: ``images`` (N, D), ``texts`` (M, D); ``left_out`` has keys and reasons."""
 

@@ -62,7 +62,7 @@ def evaluate_retrieval(
         there; it names the rows.
     """
     images, texts = checked_embeddings(image_embeddings, text_embeddings)
-    owner = _as_owners(image_of_text, len(images), len(texts))
+    owner = checked_owners(image_of_text, len(images), len(texts))
     check_ranks(ks)
     images_ahead, texts_ahead = irrelevant_ahead(images, texts, owner)
     return RetrievalReport(
@@ -116,8 +116,11 @@ def _as_embeddings(embeddings: ArrayLike, noun: str) -> Embeddings:
     return array
 
 
-def _as_owners(image_of_text: ArrayLike, images: int, texts: int) -> Integers:
-    """Give each text's image as int64 (M,), when all are there."""
+def checked_owners(image_of_text: ArrayLike, images: int, texts: int) -> Integers:
+    """Give each text's image as int64 (M,), when all are there.
+
+    :raises EvaluationError: when they are not; it names the rows at fault.
+    """
     array = np.asarray(image_of_text)
     if array.shape != (texts,) or not np.issubdtype(array.dtype, np.integer):
         raise EvaluationError(
