@@ -19,6 +19,7 @@ COMMANDS = {
     "remove": "ui.commands.remove",
     "verify": "ui.commands.verify",
     "evaluate": "ui.commands.evaluate",
+    "compare": "ui.commands.compare",
     "convert": "ui.commands.convert",
 }
 

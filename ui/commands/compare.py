@@ -1,0 +1,76 @@
+"""``crossmodal compare``: results of ``crossmodal evaluate`` side by side, with published ones."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ui import options
+from ui.endings import one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from crossmodal.evaluation.comparison import Comparison, Row
+
+WAYS = {"image_to_text": "pictures to words", "text_to_image": "words to pictures"}
+
+
+@click.command("compare", short_help="Put results side by side, with published ones.")
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.json_output
+@options.verbose
+def command(results: Sequence[Path], as_json: bool) -> None:
+    """Put RESULTS, files that `crossmodal evaluate --output` wrote, side by side.
+
+    All must have been measured by one protocol, on the same pictures and captions. Where results were
+    published for that protocol, they follow. Recalls are in percent.
+    """
+    from crossmodal.evaluation import Result
+    from crossmodal.evaluation.comparison import compare
+
+    compared = compare([(str(path), Result.read(path)) for path in results])
+    if as_json:
+        options.print_json(compared.to_dict())
+    elif sys.stdout is not None and sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(table(compared))
+    else:
+        click.echo("\n".join("\t".join([row.name, *cells(row)]) for row in compared.rows))
+    facts = compared.protocol
+    click.echo(
+        one_line(
+            f"{facts['name']}: {facts['images']:,} pictures, {facts['texts']:,} captions, "
+            f"fingerprint {facts['fingerprint']}; recall at 1, 5, 10"
+        ),
+        err=True,
+    )
+
+
+def cells(row: "Row") -> list[str]:
+    """Give the six recalls of a row, pictures to words first, and their sum."""
+    values = [row.recalls[way][k] for way in WAYS for k in row.recalls[way]]
+    return ["" if value is None else f"{value:.1f}" for value in (*values, row.rsum)]
+
+
+def table(compared: "Comparison") -> "Table":
+    """Lay a comparison out for a terminal; published results are dim."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    laid = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1))
+    laid.add_column("")
+    for words in WAYS.values():
+        first, *rest = (f"R@{k}" for k in (1, 5, 10))
+        laid.add_column(f"{words}\n{first}", justify="right")
+        for head in rest:
+            laid.add_column(f"\n{head}", justify="right")
+    laid.add_column("\nrsum", justify="right")
+    for row in compared.rows:
+        name = f"{row.name} (published)" if row.published else row.name
+        laid.add_row(Text(one_line(name)), *cells(row), style="dim" if row.published else "")
+    return laid
