@@ -58,7 +58,7 @@ def theirs(coco):
 
 def ours(coco, name):
     protocol = find_protocol(name)
-    return measure(read_embeddings(coco[0]), protocol.with_captions(5), {}).measures
+    return measure(read_embeddings(coco[0]), protocol.with_captions(5)).result({}).measures
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ COCO = [6] * 10 + [5] * 4990
 
 
 def measured(path, name, captions=None):
-    return measure(read_embeddings(path), find_protocol(name).with_captions(captions), {"name": "made up"})
+    return measure(read_embeddings(path), find_protocol(name).with_captions(captions)).result({})
 
 
 # -- Counts -------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def fingerprint(ids, captions, folds=1):
     rng = np.random.default_rng(0)
     images, texts = (rng.standard_normal((len(rows), 4)) for rows in (pairs.image_ids, pairs.captions))
     rule = Protocol(name="made up", title="", folds=folds)
-    return measure(Embedded(pairs=pairs, images=images, texts=texts), rule, {}).protocol["fingerprint"]
+    return measure(Embedded(pairs=pairs, images=images, texts=texts), rule).result({}).protocol["fingerprint"]
 
 
 def test_the_fingerprint_knows_ids_and_captions_and_who_belongs_to_whom():
@@ -227,7 +227,7 @@ def test_half_the_pictures_missing_is_refused_before_anything_is_embedded(karpat
         embed_source(source, small("coco-5k"), toy_encoder)
     assert toy_encoder.images_embedded == 0
     embedded = embed_source(source, small("coco-5k"), toy_encoder, allow_missing=True)
-    result = measure(embedded, small("coco-5k"), toy_encoder.card.to_dict())
+    result = measure(embedded, small("coco-5k")).result({})
     assert (result.protocol["images"], result.protocol["texts"]) == (3, 15)
     assert [key for key, _ in result.protocol["left_out"]] == [record.key for record in gone]
 

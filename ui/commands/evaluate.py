@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,13 @@ LEFT_OUT_SHOWN = 10
 @click.option("--captions", type=click.IntRange(min=1), help="Take so many captions of each picture.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result to this .json, too.")
 @click.option("--save-embeddings", type=click.Path(path_type=Path), help="Keep the embeddings in this .npz.")
+@click.option(
+    "--predictions", type=click.Path(path_type=Path), help="Write what every query found to this .parquet."
+)
+@click.option(
+    "--details", "with_details", is_flag=True, help="Add precision, true recall and confidence intervals."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="What --details draws its samples by.")
 @click.option("--allow-missing", is_flag=True, help="Measure without what is missing; the result lists it.")
 @options.backend
 @options.dtype
@@ -49,6 +57,9 @@ def command(
     captions: int | None,
     output: Path | None,
     save_embeddings: Path | None,
+    predictions: Path | None,
+    with_details: bool,
+    seed: int,
     allow_missing: bool,
     backend: str,
     dtype: str | None,
@@ -83,7 +94,16 @@ def command(
         card = encoder.card.to_dict()
     if save_embeddings is not None:
         write_embeddings(embedded, save_embeddings)
-    result = measure(embedded, protocol, card)
+    measured = measure(embedded, protocol)
+    result = measured.result(card)
+    if with_details:
+        from crossmodal.evaluation.details import details
+
+        result = replace(result, more=details(measured, seed=seed))
+    if predictions is not None:
+        from crossmodal.evaluation.predictions import write_predictions
+
+        write_predictions(measured, predictions)
     if output is not None:
         result.write(output)
     tell(result, as_json)
@@ -142,12 +162,16 @@ def heading(result: "Result") -> str:
 
 def lines(result: "Result") -> str:
     """Give a line per measure with tabs between its parts, for other programs."""
-    rows = [
-        f"{direction}\t{name}\t{value:.6g}"
+    rows: list[tuple[str, str, list[float]]] = [
+        (direction, name, [value, *_bounds(result, direction, name)])
         for direction in DIRECTIONS
-        for name, value in result.measures[direction].items()
+        for name, value in _measures(result, direction).items()
     ]
-    return "\n".join([*rows, f"\trsum\t{result.rsum:.6g}"])
+    rows.append(("", "rsum", [result.rsum, *result.more.get("confidence", {}).get("rsum", [])]))
+    return "\n".join(
+        "\t".join([direction, name, *(f"{value:.6g}" for value in values)])
+        for direction, name, values in rows
+    )
 
 
 def table(result: "Result") -> "Table":
@@ -159,13 +183,26 @@ def table(result: "Result") -> "Table":
     laid.add_column("")
     for words in DIRECTIONS.values():
         laid.add_column(words, justify="right")
-    names = dict.fromkeys(name for direction in DIRECTIONS for name in result.measures[direction])
+    names = dict.fromkeys(name for direction in DIRECTIONS for name in _measures(result, direction))
     for name in names:
-        laid.add_row(name, *(_cell(name, result.measures[d].get(name)) for d in DIRECTIONS))
+        laid.add_row(name, *(_cell(result, direction, name) for direction in DIRECTIONS))
     return laid
 
 
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.1f}" if name.endswith("_rank") else f"{100 * value:.1f}%"
+def _measures(result: "Result", direction: str) -> dict[str, float]:
+    """Give the measures of one direction, and those of its details after them."""
+    return {**result.measures[direction], **result.more.get("details", {}).get(direction, {})}
+
+
+def _bounds(result: "Result", direction: str, name: str) -> list[float]:
+    """Give the ends of a measure's interval; nothing where there is none."""
+    bounds: list[float] = result.more.get("confidence", {}).get(direction, {}).get(name, [])
+    return bounds
+
+
+def _cell(result: "Result", direction: str, name: str) -> str:
+    shown = [
+        f"{value:,.1f}" if name.endswith("_rank") else f"{100 * value:.1f}%"
+        for value in (_measures(result, direction)[name], *_bounds(result, direction, name))
+    ]
+    return f"{shown[0]}  ({shown[1]} to {shown[2]})" if len(shown) == 3 else shown[0]
