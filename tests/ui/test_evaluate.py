@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crossmodal import open_source
-from ui.commands.evaluate import table
+from ui.results import table
 
 
 def recalls(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:

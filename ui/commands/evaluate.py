@@ -1,6 +1,5 @@
 """``crossmodal evaluate``: measure an encoder on pictures and their captions, as the papers do."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,18 +9,14 @@ import click
 
 from ui import options
 from ui.commands.index import new_encoder
-from ui.endings import Interrupted, code_of, one_line
+from ui.endings import Interrupted, code_of
 from ui.progress import meter, of_total
+from ui.results import tell
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from crossmodal.encoders import Encoder
-    from crossmodal.evaluation import Embedded, Protocol, Result
+    from crossmodal.evaluation import Embedded, Protocol
     from crossmodal.sources import Source
-
-DIRECTIONS = {"text_to_image": "words to pictures", "image_to_text": "pictures to words"}
-LEFT_OUT_SHOWN = 10
 
 
 @click.command("evaluate", short_help="Measure how well pictures and captions find each other.")
@@ -43,6 +38,14 @@ LEFT_OUT_SHOWN = 10
     "--details", "with_details", is_flag=True, help="Add precision, true recall and confidence intervals."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="What --details draws its samples by.")
+@click.option(
+    "--rerank",
+    "reranking",
+    metavar="NAMES",
+    help="Show what corrections do: nnn, qb-norm, inverted-softmax, csls, dual-softmax, query-expansion; "
+    "several with commas.",
+)
+@click.option("--bank", help="A source or .npz of training pairs, whose queries --rerank learns hubs from.")
 @click.option("--allow-missing", is_flag=True, help="Measure without what is missing; the result lists it.")
 @options.backend
 @options.dtype
@@ -60,6 +63,8 @@ def command(
     predictions: Path | None,
     with_details: bool,
     seed: int,
+    reranking: str | None,
+    bank: str | None,
     allow_missing: bool,
     backend: str,
     dtype: str | None,
@@ -80,8 +85,10 @@ def command(
         raise click.UsageError("--embeddings are there already; leave --encoder out, or give a SOURCE")
     from crossmodal.evaluation import find_protocol, measure, read_embeddings, write_embeddings
 
+    rerankers = rerankers_of(reranking, bank)
     protocol = find_protocol(protocol_name).with_captions(captions)
     card: Mapping[str, Any]
+    encoder = None
     if embeddings is not None:
         embedded = read_embeddings(embeddings)
         card = {"name": embeddings.name, "dim": embedded.images.shape[1]}
@@ -95,18 +102,50 @@ def command(
     if save_embeddings is not None:
         write_embeddings(embedded, save_embeddings)
     measured = measure(embedded, protocol)
-    result = measured.result(card)
+    more: dict[str, Any] = {}
     if with_details:
         from crossmodal.evaluation.details import details
 
-        result = replace(result, more=details(measured, seed=seed))
+        more |= details(measured, seed=seed)
+    if rerankers:
+        from crossmodal.evaluation.reranking import rerank_report
+
+        pairs = None if bank is None else bank_of(bank, encoder)
+        more |= rerank_report(measured, rerankers, pairs, bank, seed)
     if predictions is not None:
         from crossmodal.evaluation.predictions import write_predictions
 
         write_predictions(measured, predictions)
+    result = replace(measured.result(card), more=more)
     if output is not None:
         result.write(output)
     tell(result, as_json)
+
+
+def rerankers_of(names: str | None, bank: str | None) -> list[str]:
+    """Read which corrections are wanted, before anything is embedded."""
+    if names is None:
+        if bank is not None:
+            raise click.UsageError("--bank serves --rerank alone; give one, for example --rerank nnn")
+        return []
+    from crossmodal.evaluation.reranking import find_rerankers
+
+    return find_rerankers(names)
+
+
+def bank_of(bank: str, encoder: "Encoder | None") -> "Embedded":
+    """Embed the pairs whose queries correct hubs, or read their embeddings."""
+    from crossmodal import open_source
+    from crossmodal.evaluation import find_protocol, read_embeddings
+
+    if bank.endswith(".npz"):
+        return read_embeddings(Path(bank))
+    if encoder is None:
+        raise click.UsageError("Embeddings from a file need a --bank of embeddings, FILE.npz")
+    embedded = embed_with_progress(open_source(bank), find_protocol("pairs"), encoder, True, None)
+    if embedded.left_out:
+        click.echo(f"the bank is without {len(embedded.left_out):,} things that are missing", err=True)
+    return embedded
 
 
 def embed_with_progress(
@@ -131,78 +170,3 @@ def embed_with_progress(
         except KeyboardInterrupt as interrupt:
             told = f"{of_total(shown.done, shown.total)} were embedded, nothing is kept"
             raise Interrupted(told, code_of(interrupt)) from None
-
-
-def tell(result: "Result", as_json: bool) -> None:
-    """Print a result: JSON, a table on a terminal, or lines with tabs elsewhere."""
-    if as_json:
-        options.print_json(result.to_dict())
-        return
-    for key, reason in result.protocol.get("left_out", [])[:LEFT_OUT_SHOWN]:
-        click.echo(one_line(f"left out {key}: {reason}"), err=True)
-    if sys.stdout is not None and sys.stdout.isatty():
-        from rich.console import Console
-
-        Console().print(table(result))
-    else:
-        click.echo(lines(result))
-    click.echo(one_line(heading(result)), err=True)
-
-
-def heading(result: "Result") -> str:
-    """Say in one line what was measured."""
-    facts = result.protocol
-    left_out = len(facts.get("left_out", []))
-    without = f", {left_out:,} things left out" if left_out else ""
-    return (
-        f"{result.encoder['name']} by {facts['name']}: {facts['images']:,} pictures, {facts['texts']:,} "
-        f"captions{without}, fingerprint {facts['fingerprint']}; rsum {result.rsum:.1f}"
-    )
-
-
-def lines(result: "Result") -> str:
-    """Give a line per measure with tabs between its parts, for other programs."""
-    rows: list[tuple[str, str, list[float]]] = [
-        (direction, name, [value, *_bounds(result, direction, name)])
-        for direction in DIRECTIONS
-        for name, value in _measures(result, direction).items()
-    ]
-    rows.append(("", "rsum", [result.rsum, *result.more.get("confidence", {}).get("rsum", [])]))
-    return "\n".join(
-        "\t".join([direction, name, *(f"{value:.6g}" for value in values)])
-        for direction, name, values in rows
-    )
-
-
-def table(result: "Result") -> "Table":
-    """Lay the measures out, a column for each direction; shares are in percent."""
-    from rich import box
-    from rich.table import Table
-
-    laid = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1))
-    laid.add_column("")
-    for words in DIRECTIONS.values():
-        laid.add_column(words, justify="right")
-    names = dict.fromkeys(name for direction in DIRECTIONS for name in _measures(result, direction))
-    for name in names:
-        laid.add_row(name, *(_cell(result, direction, name) for direction in DIRECTIONS))
-    return laid
-
-
-def _measures(result: "Result", direction: str) -> dict[str, float]:
-    """Give the measures of one direction, and those of its details after them."""
-    return {**result.measures[direction], **result.more.get("details", {}).get(direction, {})}
-
-
-def _bounds(result: "Result", direction: str, name: str) -> list[float]:
-    """Give the ends of a measure's interval; nothing where there is none."""
-    bounds: list[float] = result.more.get("confidence", {}).get(direction, {}).get(name, [])
-    return bounds
-
-
-def _cell(result: "Result", direction: str, name: str) -> str:
-    shown = [
-        f"{value:,.1f}" if name.endswith("_rank") else f"{100 * value:.1f}%"
-        for value in (_measures(result, direction)[name], *_bounds(result, direction, name))
-    ]
-    return f"{shown[0]}  ({shown[1]} to {shown[2]})" if len(shown) == 3 else shown[0]

@@ -1,0 +1,1 @@
+"""What happens to scores after search: hubs corrected, queries expanded, hits spread."""
