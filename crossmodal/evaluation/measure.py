@@ -77,12 +77,11 @@ class Measured:
 def measure(embedded: Embedded, protocol: Protocol) -> Measured:
     """Measure embeddings by a protocol.
 
-    :raises EvaluationError: when they are not what the protocol measures, unless something was left out of
-        them knowingly; or when they cannot be measured.
+    :raises EvaluationError: when they are not what the protocol measures, less what was left out of them
+        knowingly; or when they cannot be measured.
     """
     embedded = _first_captions(embedded, protocol.captions)
-    if not embedded.left_out:
-        protocol.check_counts(embedded.pairs)
+    protocol.check_counts(embedded.pairs, missing=len(embedded.left_out))
     folds = [_judged(embedded, protocol)] if protocol.positives else _paired(embedded, protocol.folds)
     return Measured(embedded=embedded, protocol=protocol, folds=tuple(folds))
 

@@ -20,7 +20,7 @@ NO_MEASURES = ("direction", "query", "image", "text", "rank", "hits", "scores")
 
 
 def write_predictions(measured: Measured, path: Path, hits: int = HITS) -> None:
-    """Write a row for each query of both directions.
+    """Write a row for each query of both directions; the file is there whole or not at all.
 
     ``direction``; ``query``: the row of the caption or picture asked with; ``image``: the id of that picture,
     or of the caption's; ``text``: the caption, empty for a picture; ``rank`` of the first right answer; every
@@ -28,17 +28,19 @@ def write_predictions(measured: Measured, path: Path, hits: int = HITS) -> None:
     and their ``scores``.
     """
     fingerprint = measured.result({}).protocol["fingerprint"]
+    part = path.with_name(path.name + ".part")
     writer: pq.ParquetWriter | None = None
     try:
         for direction in DIRECTIONS:
             for fold in measured.folds:
                 for rows in _rows(measured, fold, direction, hits):
                     table = pa.table(rows).replace_schema_metadata({"fingerprint": fingerprint})
-                    writer = writer or pq.ParquetWriter(path, table.schema)
+                    writer = writer or pq.ParquetWriter(part, table.schema)
                     writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
+    part.replace(path)
 
 
 def _rows(measured: Measured, fold: Fold, direction: str, hits: int) -> Iterator[dict[str, Any]]:

@@ -49,7 +49,7 @@ def embed_source(
     pairs, left_out = read_pairs(source, protocol)
     if not allow_missing:
         refuse_missing(left_out, len(pairs.image_ids))
-        protocol.check_counts(pairs)
+    protocol.check_counts(pairs, missing=len(left_out))
     images: list[Embeddings] = []
     texts: list[Embeddings] = []
     failures: dict[int, tuple[str, str]] = {}

@@ -1,7 +1,6 @@
 """A result: what was measured, with which encoder, and what came out; and its JSON."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,7 @@ class Result:
         """Write the JSON to a file, whole or not at all."""
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, path)  # noqa: PTH105
+        part.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> "Result":

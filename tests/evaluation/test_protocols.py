@@ -232,6 +232,18 @@ def test_half_the_pictures_missing_is_refused_before_anything_is_embedded(karpat
     assert [key for key, _ in result.protocol["left_out"]] == [record.key for record in gone]
 
 
+def test_what_is_missing_explains_no_more_than_itself(write_npz):
+    embedded = replace(
+        read_embeddings(write_npz([5] * 998)), left_out=[("a.jpg", "broken"), ("b.jpg", "broken")]
+    )
+    facts = measure(embedded, find_protocol("flickr30k-1k")).result({}).protocol
+    assert (facts["images"], len(facts["left_out"])) == (998, 2)
+    for captions in ([5] * 997, [5] * 1014):
+        other = replace(read_embeddings(write_npz(captions)), left_out=embedded.left_out)
+        with pytest.raises(EvaluationError, match="1,000 pictures and 5,000 captions; seen"):
+            measure(other, find_protocol("flickr30k-1k"))
+
+
 def test_two_pictures_with_one_id_are_refused():
     with pytest.raises(EvaluationError, match="1 ids name more than one picture: a"):
         Pairs.of(["a", "b", "a"], [("x",)] * 3)
