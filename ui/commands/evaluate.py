@@ -1,22 +1,21 @@
-"""``crossmodal evaluate``: measure an encoder on pictures and their captions, as the papers do."""
+"""``crossmodal evaluate``: measure encoders on pictures and their captions, as the papers do."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import hashlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from crossmodal.errors import CrossmodalError, EvaluationError
 from ui import options
-from ui.commands.index import new_encoder
-from ui.endings import Interrupted, code_of
-from ui.progress import meter, of_total
+from ui.endings import one_line
+from ui.evaluating import Wanted, evaluate_embeddings, evaluate_source
 from ui.results import tell
 
 if TYPE_CHECKING:
-    from crossmodal.encoders import Encoder
-    from crossmodal.evaluation import Embedded, Protocol
-    from crossmodal.sources import Source
+    from crossmodal.evaluation import Result
 
 
 @click.command("evaluate", short_help="Measure how well pictures and captions find each other.")
@@ -24,12 +23,21 @@ if TYPE_CHECKING:
 @click.option(
     "--embeddings", type=click.Path(path_type=Path), help="Measure the embeddings in this .npz instead."
 )
-@click.option("--encoder", "encoder_name", help="The twin encoder to measure.  [default: lite]")
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    help="The twin encoder to measure; several, each with --encoder, need --output FOLDER.  [default: lite]",
+)
 @click.option(
     "--protocol", "protocol_name", default="pairs", show_default=True, help="The rule to measure by."
 )
 @click.option("--captions", type=click.IntRange(min=1), help="Take so many captions of each picture.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write the result to this .json, too.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write the result to this .json, too; of several encoders, each into this folder.",
+)
 @click.option("--save-embeddings", type=click.Path(path_type=Path), help="Keep the embeddings in this .npz.")
 @click.option(
     "--predictions", type=click.Path(path_type=Path), help="Write what every query found to this .parquet."
@@ -55,21 +63,14 @@ if TYPE_CHECKING:
 def command(
     source: str | None,
     embeddings: Path | None,
-    encoder_name: str | None,
+    encoders: Sequence[str],
     protocol_name: str,
     captions: int | None,
     output: Path | None,
-    save_embeddings: Path | None,
-    predictions: Path | None,
     with_details: bool,
-    seed: int,
     reranking: str | None,
-    bank: str | None,
-    allow_missing: bool,
-    backend: str,
-    dtype: str | None,
-    batch_size: int | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Measure how well an encoder finds the pictures of SOURCE by their captions, and the captions by them.
 
@@ -78,45 +79,29 @@ def command(
 
     Instead of a source, --embeddings takes an .npz with image_embeddings (N, D), text_embeddings (M, D) and
     image_of_text (M,).
+
+    Several encoders are measured one after another. What the folder holds already is not measured again, and
+    one that fails does not keep the others from being measured.
     """
     if (source is None) == (embeddings is None):
         raise click.UsageError("Give a SOURCE or --embeddings FILE.npz, one of them")
-    if embeddings is not None and encoder_name is not None:
+    if embeddings is not None and encoders:
         raise click.UsageError("--embeddings are there already; leave --encoder out, or give a SOURCE")
-    from crossmodal.evaluation import find_protocol, measure, read_embeddings, write_embeddings
+    from crossmodal.evaluation import find_protocol
 
-    rerankers = rerankers_of(reranking, bank)
-    protocol = find_protocol(protocol_name).with_captions(captions)
-    card: Mapping[str, Any]
-    encoder = None
+    wanted = Wanted(
+        protocol=find_protocol(protocol_name).with_captions(captions),
+        details=with_details,
+        rerankers=rerankers_of(reranking, asked["bank"]),
+        **asked,
+    )
+    if len(encoders) > 1:
+        evaluate_many(str(source), encoders, wanted, output, as_json)
+        return
     if embeddings is not None:
-        embedded = read_embeddings(embeddings)
-        card = {"name": embeddings.name, "dim": embedded.images.shape[1]}
+        result = evaluate_embeddings(embeddings, wanted)
     else:
-        from crossmodal import open_source
-
-        opened = open_source(str(source))
-        encoder = new_encoder(opened, encoder_name, backend, dtype)
-        embedded = embed_with_progress(opened, protocol, encoder, allow_missing, batch_size)
-        card = encoder.card.to_dict()
-    if save_embeddings is not None:
-        write_embeddings(embedded, save_embeddings)
-    measured = measure(embedded, protocol)
-    more: dict[str, Any] = {}
-    if with_details:
-        from crossmodal.evaluation.details import details
-
-        more |= details(measured, seed=seed)
-    if rerankers:
-        from crossmodal.evaluation.reranking import rerank_report
-
-        pairs = None if bank is None else bank_of(bank, encoder)
-        more |= rerank_report(measured, rerankers, pairs, bank, seed)
-    if predictions is not None:
-        from crossmodal.evaluation.predictions import write_predictions
-
-        write_predictions(measured, predictions)
-    result = replace(measured.result(card), more=more)
+        result = evaluate_source(str(source), encoders[0] if encoders else None, wanted)
     if output is not None:
         result.write(output)
     tell(result, as_json)
@@ -133,40 +118,57 @@ def rerankers_of(names: str | None, bank: str | None) -> list[str]:
     return find_rerankers(names)
 
 
-def bank_of(bank: str, encoder: "Encoder | None") -> "Embedded":
-    """Embed the pairs whose queries correct hubs, or read their embeddings."""
-    from crossmodal import open_source
-    from crossmodal.evaluation import find_protocol, read_embeddings
+def evaluate_many(
+    source: str, encoders: Sequence[str], wanted: Wanted, folder: Path | None, as_json: bool
+) -> None:
+    """Measure encoders one after another into a folder, and put them side by side.
 
-    if bank.endswith(".npz"):
-        return read_embeddings(Path(bank))
-    if encoder is None:
-        raise click.UsageError("Embeddings from a file need a --bank of embeddings, FILE.npz")
-    embedded = embed_with_progress(open_source(bank), find_protocol("pairs"), encoder, True, None)
-    if embedded.left_out:
-        click.echo(f"the bank is without {len(embedded.left_out):,} things that are missing", err=True)
-    return embedded
-
-
-def embed_with_progress(
-    source: "Source", protocol: "Protocol", encoder: "Encoder", allow_missing: bool, batch_size: int | None
-) -> "Embedded":
-    """Embed what a protocol measures, under a progress bar.
-
-    :raises Interrupted: on Ctrl-C; nothing is kept.
+    :raises EvaluationError: at the end, when some could not be measured; it names them.
     """
-    from crossmodal.evaluation import embed_source
+    from crossmodal.evaluation.comparison import compare
+    from ui.commands.compare import tell as tell_comparison
 
-    with meter("embedding") as shown:
+    if folder is None:
+        raise click.UsageError("Several encoders need --output FOLDER, which keeps a result for each")
+    if wanted.save_embeddings or wanted.predictions:
+        raise click.UsageError("--save-embeddings and --predictions serve one encoder; measure them singly")
+    folder.mkdir(parents=True, exist_ok=True)
+    results: list[tuple[str, Result]] = []
+    failed: list[str] = []
+    for name in dict.fromkeys(encoders):
+        path = folder / file_name(source, name, wanted)
         try:
-            return embed_source(
-                source,
-                protocol,
-                encoder,
-                allow_missing=allow_missing,
-                batch_size=batch_size,
-                progress=shown.update,
-            )
-        except KeyboardInterrupt as interrupt:
-            told = f"{of_total(shown.done, shown.total)} were embedded, nothing is kept"
-            raise Interrupted(told, code_of(interrupt)) from None
+            results.append((str(path), one_of_many(source, name, wanted, path)))
+        except CrossmodalError as error:
+            failed.append(name)
+            click.echo(one_line(f"{name} is not measured: {error}"), err=True)
+    if results:
+        compared = compare(results)
+        if as_json:
+            options.print_json(compared.to_dict())
+        else:
+            tell_comparison(compared)
+    if failed:
+        raise EvaluationError(
+            f"{len(failed)} of {len(set(encoders))} encoders could not be measured: {', '.join(failed)}; "
+            "the reasons are above. Run the same command again to measure these alone"
+        )
+
+
+def one_of_many(source: str, name: str, wanted: Wanted, path: Path) -> "Result":
+    """Give the result that is there, or measure and write it."""
+    from crossmodal.evaluation import Result
+
+    if path.exists():
+        click.echo(one_line(f"{name} is measured already: {path}"), err=True)
+        return Result.read(path)
+    click.echo(one_line(f"measuring {name} ..."), err=True)
+    result = evaluate_source(source, name, wanted)
+    result.write(path)
+    return result
+
+
+def file_name(source: str, encoder: str, wanted: Wanted) -> str:
+    """Name a result by its encoder, and by a hash of all that it depends on."""
+    asked = hashlib.sha256(repr((source, encoder, wanted)).encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9.]+', '-', encoder).strip('-')}-{asked}.json"
