@@ -31,6 +31,8 @@ def tell(result: "Result", as_json: bool) -> None:
         Console().print(table(result))
     else:
         click.echo(lines(result))
+    for name, value in result.more.get("geometry", {}).items():
+        click.echo(f"{name}\t{value:.4g}")
     for name, facts in result.more.get("reranked", {}).items():
         click.echo(one_line(reranked_line(name, facts)))
     click.echo(one_line(heading(result)), err=True)

@@ -1,4 +1,4 @@
-"""What is told beyond the contract's measures: precision, true recall, and how sure each mean is."""
+"""What is told beyond the contract's measures: precision, how sure each mean is, how embeddings lie."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from crossmodal.evaluation.measure import Measured
 from crossmodal.evaluation.result import DIRECTIONS
+from crossmodal.metrics.geometry import measure_geometry
 from crossmodal.metrics.significance import LEVEL, SAMPLES, Totals, drawn, interval
 
 
@@ -29,7 +30,9 @@ def details(measured: Measured, *, samples: int = SAMPLES, seed: int = 0) -> dic
             100 * means[direction][:, i] for i, name in enumerate(names) if name.startswith("recall@")
         )
     confidence["rsum"] = list(interval(rsum))
-    return {"details": told, "confidence": confidence}
+    embedded = measured.embedded
+    shape = measure_geometry(embedded.images, embedded.texts, embedded.pairs.image_of_text)
+    return {"details": told, "confidence": confidence, "geometry": shape.to_dict()}
 
 
 def totals_of(measured: Measured, direction: str) -> Totals:

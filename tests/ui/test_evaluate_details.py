@@ -34,6 +34,7 @@ def test_details_add_to_the_contract_and_change_nothing_of_it(run, write):
     plain = json.loads(run("evaluate", "--embeddings", path, "--json").stdout)
     document = json.loads(run("evaluate", "--embeddings", path, "--json", "--details").stdout)
     details, confidence = document.pop("details"), document.pop("confidence")
+    assert all(np.isfinite(value) for value in document.pop("geometry").values())
     assert document == plain
     recalls = document["text_to_image"]
     for k in (1, 5, 10):  # a caption has one picture

@@ -36,14 +36,17 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Write the result to this .json, too; of several encoders, each into this folder.",
+    help="Write the result to this .json, too; several encoders' into this folder.",
 )
 @click.option("--save-embeddings", type=click.Path(path_type=Path), help="Keep the embeddings in this .npz.")
 @click.option(
     "--predictions", type=click.Path(path_type=Path), help="Write what every query found to this .parquet."
 )
 @click.option(
-    "--details", "with_details", is_flag=True, help="Add precision, true recall and confidence intervals."
+    "--details",
+    "with_details",
+    is_flag=True,
+    help="Add precision, true recall, intervals, and how embeddings lie.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="What --details draws its samples by.")
 @click.option(
