@@ -28,6 +28,7 @@ class Wanted:
     allow_missing: bool = False
     save_embeddings: Path | None = None
     predictions: Path | None = None
+    report: Path | None = None
     details: bool = False
     seed: int = 0
     rerankers: list[str] = field(default_factory=list)
@@ -41,7 +42,7 @@ def evaluate_source(source: str, encoder_name: str | None, wanted: Wanted) -> "R
     opened = open_source(source)
     encoder = new_encoder(opened, encoder_name, wanted.backend, wanted.dtype)
     embedded = _embed(opened, wanted.protocol, encoder, wanted.allow_missing, wanted.batch_size)
-    return _measured(embedded, encoder.card.to_dict(), encoder, wanted)
+    return _measured(embedded, encoder.card.to_dict(), wanted, encoder, opened)
 
 
 def evaluate_embeddings(path: Path, wanted: Wanted) -> "Result":
@@ -49,11 +50,15 @@ def evaluate_embeddings(path: Path, wanted: Wanted) -> "Result":
     from crossmodal.evaluation import read_embeddings
 
     embedded = read_embeddings(path)
-    return _measured(embedded, {"name": path.name, "dim": embedded.images.shape[1]}, None, wanted)
+    return _measured(embedded, {"name": path.name, "dim": embedded.images.shape[1]}, wanted)
 
 
 def _measured(
-    embedded: "Embedded", card: Mapping[str, Any], encoder: "Encoder | None", wanted: Wanted
+    embedded: "Embedded",
+    card: Mapping[str, Any],
+    wanted: Wanted,
+    encoder: "Encoder | None" = None,
+    source: "Source | None" = None,
 ) -> "Result":
     """Measure what was embedded, and all that was asked for beside it."""
     from crossmodal.evaluation import measure, write_embeddings
@@ -75,7 +80,12 @@ def _measured(
         from crossmodal.evaluation.predictions import write_predictions
 
         write_predictions(measured, wanted.predictions)
-    return replace(measured.result(card), more=more)
+    result = replace(measured.result(card), more=more)
+    if wanted.report is not None:
+        from crossmodal.evaluation.report import write_report
+
+        write_report(measured, result, wanted.report, source)
+    return result
 
 
 def _bank(bank: str, encoder: "Encoder | None") -> "Embedded":

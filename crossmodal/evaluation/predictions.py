@@ -57,7 +57,7 @@ def _rows(measured: Measured, fold: Fold, direction: str, hits: int) -> Iterator
     wide = offered[gallery].astype(np.float64)
     for some in blocks(len(queries), QUERIES_AT_ONCE):
         asked = queries[some]
-        found, scores = _best(asking[asked], wide, hits)
+        found, scores = best_hits(asking[asked], wide, hits)
         images = pairs.image_of_text[asked] if to_image else asked
         yield {
             "direction": [direction] * len(asked),
@@ -74,7 +74,7 @@ def _rows(measured: Measured, fold: Fold, direction: str, hits: int) -> Iterator
         }
 
 
-def _best(queries: Embeddings, gallery: Embeddings, hits: int) -> tuple[np.ndarray, np.ndarray]:
+def best_hits(queries: Embeddings, gallery: Embeddings, hits: int) -> tuple[np.ndarray, np.ndarray]:
     """Give the rows of the gallery that score highest with each query, and their scores: (Q, hits) each."""
     scores = (queries.astype(np.float64) @ gallery.T).astype(np.float32)
     hits = min(hits, scores.shape[1])

@@ -53,7 +53,7 @@ def embed_source(
     images: list[Embeddings] = []
     texts: list[Embeddings] = []
     failures: dict[int, tuple[str, str]] = {}
-    works = (Work(record=record, texts=record.captions) for record in _selected(source, protocol))
+    works = (Work(record=record, texts=record.captions) for _, record in selected_records(source, protocol))
     for batch in embed_records(works, encoder, batch_size=batch_size):
         for done in batch:
             if done.image_embedding is None:
@@ -84,8 +84,8 @@ def read_pairs(source: Source, protocol: Protocol) -> tuple[Pairs, LeftOut]:
     ids: list[str] = []
     captions: list[tuple[str, ...]] = []
     gone: LeftOut = []
-    for record in _selected(source, protocol):
-        ids.append(str(record.metadata.get(protocol.id_field) or record.key))
+    for key, record in selected_records(source, protocol):
+        ids.append(key)
         captions.append(record.captions)
         if isinstance(record.image, str | os.PathLike) and not os.path.exists(record.image):  # noqa: PTH110
             gone.append((record.key, f"no such file: {record.uri or record.key}"))
@@ -104,8 +104,8 @@ def refuse_missing(left_out: LeftOut, there: int) -> None:
         )
 
 
-def _selected(source: Source, protocol: Protocol) -> Iterator[Record]:
-    """Yield the records that a protocol measures, each with the captions that it takes.
+def selected_records(source: Source, protocol: Protocol) -> Iterator[tuple[str, Record]]:
+    """Yield the records that a protocol measures, each with its id, and with the captions that it takes.
 
     :raises EvaluationError: at the end, when records say their split and none is of the protocol's.
     """
@@ -119,7 +119,8 @@ def _selected(source: Source, protocol: Protocol) -> Iterator[Record]:
         if protocol.is_benchmark and len(captions) == 1:
             # CLIP_benchmark's shards hold all captions of a picture in one text, a line each.
             captions = tuple(line for line in captions[0].splitlines() if line.strip())
-        yield replace(record, captions=captions[: protocol.captions])
+        key = str(record.metadata.get(protocol.id_field) or record.key)
+        yield key, replace(record, captions=captions[: protocol.captions])
     if protocol.split and not seen[protocol.split] and not seen[""]:
         there = ", ".join(f"{split} ({count:,})" for split, count in sorted(seen.items()) if split)
         raise EvaluationError(

@@ -111,5 +111,5 @@ def test_the_table_names_its_columns(evaluated):
     console = Console(width=100, record=True)
     console.print(table(compare([("a.json", Result.read(evaluated("a")))])))
     text = console.export_text()
-    assert "pictures to words" in text
+    assert "to words" in text
     assert text.count("R@10") == 2

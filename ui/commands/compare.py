@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crossmodal.evaluation.comparison import Comparison, Row
     from crossmodal.metrics.significance import Difference
 
-WAYS = {"image_to_text": "pictures to words", "text_to_image": "words to pictures"}
+WAYS = {"image_to_text": "to words", "text_to_image": "to pictures"}
 
 
 @click.command("compare", short_help="Put results side by side, with published ones.")

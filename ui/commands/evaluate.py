@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--predictions", type=click.Path(path_type=Path), help="Write what every query found to this .parquet."
 )
+@click.option("--report", type=click.Path(path_type=Path), help="Write a report to read, .html or .md.")
 @click.option(
     "--details",
     "with_details",
@@ -92,6 +93,10 @@ def command(
         raise click.UsageError("--embeddings are there already; leave --encoder out, or give a SOURCE")
     from crossmodal.evaluation import find_protocol
 
+    if asked["report"] is not None:
+        from crossmodal.evaluation.report import check_suffix
+
+        check_suffix(asked["report"])
     wanted = Wanted(
         protocol=find_protocol(protocol_name).with_captions(captions),
         details=with_details,
@@ -133,8 +138,8 @@ def evaluate_many(
 
     if folder is None:
         raise click.UsageError("Several encoders need --output FOLDER, which keeps a result for each")
-    if wanted.save_embeddings or wanted.predictions:
-        raise click.UsageError("--save-embeddings and --predictions serve one encoder; measure them singly")
+    if wanted.save_embeddings or wanted.predictions or wanted.report:
+        raise click.UsageError("What is written to a file is of one encoder; measure them one by one for it")
     folder.mkdir(parents=True, exist_ok=True)
     results: list[tuple[str, Result]] = []
     failed: list[str] = []
