@@ -27,7 +27,8 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } td, th { padding: .2rem .8rem; border-bottom: 1px solid var(--line); }
 td:not(:first-child), th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
-figure { display: inline-block; margin: .5rem; width: 160px; vertical-align: top; font-size: 13px; }
+figure { display: inline-block; margin: .5rem; width: 160px; vertical-align: top; font-size: 13px;
+  overflow-wrap: anywhere; }
 figure img { max-width: 160px; border-radius: 4px; } svg text { fill: currentColor; font-size: 12px; }
 """
 
@@ -111,13 +112,17 @@ def thumbnails(measured: Measured, source: Source, wanted: set[str]) -> dict[str
 
 def rows_of(result: Result) -> list[list[str]]:
     """Give a row for each measure, a cell for each direction, with its interval where there is one."""
-    names = dict.fromkeys(name for direction in DIRECTIONS for name in result.measures[direction])
+    details = result.more.get("details", {})
+    confidence = result.more.get("confidence", {})
+    sides = {
+        direction: {**result.measures[direction], **details.get(direction, {})} for direction in DIRECTIONS
+    }
     rows = []
-    for name in names:
+    for name in dict.fromkeys(name for values in sides.values() for name in values):
         cells = []
-        for direction in DIRECTIONS:
-            bounds = result.more.get("confidence", {}).get(direction, {}).get(name, [])
-            shown = [_number(name, value) for value in (result.measures[direction][name], *bounds)]
+        for direction, values in sides.items():
+            bounds = confidence.get(direction, {}).get(name, [])
+            shown = [_number(name, value) for value in (values[name], *bounds)]
             cells.append(f"{shown[0]} ({shown[1]} to {shown[2]})" if bounds else shown[0])
         rows.append([name, *cells])
     return rows
@@ -184,7 +189,7 @@ def _chart(curves: Mapping[str, Sequence[float]]) -> str:
         parts.append(f'<line x1="{left}" x2="{wide}" y1="{y}" y2="{y}" stroke="var(--line)"/>')
         parts.append(f'<text x="0" y="{float(y) + 4}">{share:.0%}</text>')
     for k in (k for k in (1, 2, 5, 10, 20, 50, 100) if k <= furthest):
-        parts.append(f'<text x="{float(point(k, 0).split(",")[0]) - 4}" y="{high + 4}">{k}</text>')
+        parts.append(f'<text x="{point(k, 0).split(",")[0]}" y="{high + 4}" text-anchor="middle">{k}</text>')
     for colour, (direction, values) in zip(("--one", "--two"), curves.items(), strict=True):
         line = " ".join(point(k, share) for k, share in enumerate(values, 1))
         parts.append(
@@ -213,7 +218,12 @@ def _facts(result: Result) -> str:
     left_out = len(facts.get("left_out", []))
     return (
         f"{facts['images']:,} pictures, {facts['texts']:,} captions, fingerprint {facts['fingerprint']}; "
-        f"rsum {result.rsum:.1f}" + (f"; {left_out:,} things are missing" if left_out else "")
+        f"rsum {result.rsum:.1f}"
+        + (f"; {left_out:,} things are missing" if left_out else "")
+        + "".join(
+            f"; {name.replace('_', ' ')} {value:.2f}"
+            for name, value in result.more.get("geometry", {}).items()
+        )
     )
 
 
