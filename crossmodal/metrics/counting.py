@@ -2,7 +2,8 @@
 
 A score is the inner product summed in float64 and rounded once, to float32, so that equal embeddings tie.
 Whole blocks are multiplied in float32, which is faster and off by a known bound at most; what lies within
-that bound of the score it is compared with is computed again as the definition says.
+that bound of the score it is compared with is computed again as the definition says. Where too much does, as
+for a model whose embeddings are all alike, the whole block is multiplied in float64 and rounded.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ NUMBERS_PER_GATHER = 2**20
 THRESHOLDS_AT_ONCE = 64
 LARGEST_FOR_FLOAT32 = 1e30
 
+MOST_DOUBTFUL = 0.02
+"""The share of a block from which on all of it is multiplied again, judged by some of its rows."""
+
+ROWS_JUDGED = 16
+
 
 def irrelevant_ahead(images: Embeddings, texts: Embeddings, owner: Integers) -> tuple[Integers, Integers]:
     """Count for each text what ranks before its pair, and is irrelevant; ties rank before it.
@@ -38,7 +44,10 @@ def irrelevant_ahead(images: Embeddings, texts: Embeddings, owner: Integers) -> 
         narrow_texts = texts[columns].astype(counted.dtype, copy=False)
         for rows in blocks(len(images), height):
             scores = images[rows].astype(counted.dtype, copy=False) @ narrow_texts.T
-            counted.add(scores, rows, columns)
+            exact = counted.is_doubtful(scores, rows, columns)
+            if exact:
+                scores = _rounded_product(images[rows], texts[columns])
+            counted.add(scores, rows, columns, exact=exact)
     return counted.images_ahead, counted.texts_ahead
 
 
@@ -71,10 +80,20 @@ class _Count:
         largest = self._image_norms.max() * self._text_norms.max()
         self.dtype: type[np.floating[Any]] = np.float32 if largest < LARGEST_FOR_FLOAT32 else np.float64
         self._error = _relative_error(images.shape[1], self.dtype)
+        self._exact = False
         self._least_error = images.shape[1] * float(np.finfo(np.float32).tiny)
 
-    def add(self, scores: NDArray[Any], rows: slice, columns: slice) -> None:
-        """Count in one block of scores; it is spoilt."""
+    def is_doubtful(self, scores: NDArray[Any], rows: slice, columns: slice) -> bool:
+        """Say whether too much of a block lies within the error bound, judged by some of its rows."""
+        self._exact = False
+        some = scores[:: -(-len(scores) // ROWS_JUDGED)]
+        spread = self._image_norms[rows].max() * self._text_norms[columns]
+        low, high = self._around(self._pair_scores[columns], spread)
+        return float(np.mean((some >= low) & (some < high))) > MOST_DOUBTFUL
+
+    def add(self, scores: NDArray[Any], rows: slice, columns: slice, *, exact: bool) -> None:
+        """Count in one block of scores, which are rounded already or else within the bound; it is spoilt."""
+        self._exact = exact
         inside = self._by_image[self._starts[rows.start] : self._starts[rows.stop]]
         inside = inside[(inside >= columns.start) & (inside < columns.stop)]
         scores[self._owner[inside] - rows.start, inside - columns.start] = -np.inf
@@ -113,6 +132,8 @@ class _Count:
 
     def _around(self, scores: Scores, spread: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Give bounds: below the first nothing scores as high, from the second on everything does."""
+        if self._exact:
+            return scores, scores
         error = spread * self._error + self._least_error
         wide = scores.astype(np.float64)
         return (wide - error).astype(self.dtype), (wide + error).astype(self.dtype)
@@ -121,6 +142,11 @@ class _Count:
         """Count, by the definition, the doubtful scores as high as that of the pair they are held to."""
         as_high = exact_scores(self._images, self._texts, images, texts) >= self._pair_scores[pairs]
         np.add.at(counts, pairs[as_high], 1)
+
+
+def _rounded_product(images: Embeddings, texts: Embeddings) -> Scores:
+    """Give the scores of a block: summed in float64, then rounded."""
+    return np.asarray(images.astype(np.float64) @ texts.astype(np.float64).T, np.float32)
 
 
 def _where_different(left: NDArray[np.bool_], right: NDArray[np.bool_]) -> tuple[Integers, Integers]:

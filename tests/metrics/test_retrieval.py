@@ -126,12 +126,22 @@ ALL_SCORES = [
 ]
 
 
-@pytest.fixture(params=[None, (77, 11, 9, 2)], ids=["one-block", "many-blocks"])
+SMALL = {
+    "SCORES_PER_BLOCK": 77,
+    "TEXTS_PER_BLOCK": 11,
+    "NUMBERS_PER_GATHER": 9,
+    "THRESHOLDS_AT_ONCE": 2,
+    "ROWS_JUDGED": 3,
+}
+
+
+@pytest.fixture(
+    params=[{}, SMALL, {**SMALL, "MOST_DOUBTFUL": 1.0}, {**SMALL, "MOST_DOUBTFUL": -1.0}],
+    ids=["one block", "many blocks", "each doubt settled by itself", "all multiplied again"],
+)
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param is not None:
-        names = "SCORES_PER_BLOCK", "TEXTS_PER_BLOCK", "NUMBERS_PER_GATHER", "THRESHOLDS_AT_ONCE"
-        for name, value in zip(names, request.param, strict=True):
-            monkeypatch.setattr(counting, name, value)
+    for name, value in request.param.items():
+        monkeypatch.setattr(counting, name, value)
 
 
 @pytest.mark.usefixtures("blocks")
@@ -155,6 +165,7 @@ def test_near_scores_are_beyond_what_float32_orders(monkeypatch: pytest.MonkeyPa
     images, texts = near_scores(rng, 30, owner)
     right = evaluate_retrieval(images, texts, owner)
     monkeypatch.setattr(counting, "_relative_error", lambda *_: 0.0)
+    monkeypatch.setattr(counting, "MOST_DOUBTFUL", 1.0)
     assert evaluate_retrieval(images, texts, owner) != right
 
 

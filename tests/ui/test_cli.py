@@ -26,10 +26,12 @@ def test_help_lists_the_commands_and_nothing_more(run):
     result = run("--help")
     assert result.exit_code == 0
     listed = [line.split()[0] for line in result.stdout.partition("Commands:\n")[2].splitlines() if line]
-    assert listed == ["demo", "index", "search", "info", "remove", "verify", "convert"]
+    assert listed == ["demo", "index", "search", "info", "remove", "verify", "evaluate", "compare", "convert"]
 
 
-@pytest.mark.parametrize("command", ["demo", "index", "search", "info", "remove", "verify", "convert"])
+@pytest.mark.parametrize(
+    "command", ["demo", "index", "search", "info", "remove", "verify", "evaluate", "compare", "convert"]
+)
 def test_every_command_has_help(run, command):
     result = run(command, "-h")
     assert result.exit_code == 0
@@ -58,7 +60,12 @@ def test_help_imports_nothing_heavy(arguments):
 
 
 def test_an_unknown_command_is_answered_with_the_nearest_and_all(run):
-    refused(run("serch"), "'serch'", "Did you mean 'search'?", "demo, index, info, remove, search, verify")
+    refused(
+        run("serch"),
+        "'serch'",
+        "Did you mean 'search'?",
+        "demo, evaluate, index, info, remove, search, verify",
+    )
 
 
 def test_an_unknown_option_is_answered_with_the_nearest_and_all(run):
