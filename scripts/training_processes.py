@@ -1,7 +1,7 @@
 """Two processes against one with the whole batch: loss and gradients, for `bench_training.py`.
 
-``accelerate launch --cpu --num_processes 2 scripts/training_processes.py MODEL TOKENS KIND FILE`` writes what
-they found, and so does ``python`` with the same arguments for one.
+``torchrun --nproc_per_node 2 scripts/training_processes.py MODEL TOKENS KIND FILE`` writes what they found,
+and so does ``python`` with the same arguments for one.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from training.negatives.gather import gather_pairs
 TARGET = 1e-5
 BATCH = 16
 KINDS = ("infonce", "infonce+triplet")
-LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "0"]
-LAUNCH += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # or it warns
+LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+"""Accelerate's own ``launch --cpu --num_processes 2`` starts a single process where MPI has no host file."""
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for kind in KINDS:
             files = [Path(folder) / f"{kind} {processes}.safetensors" for processes in (1, 2)]
-            for file, launch in zip(files, ([], LAUNCH), strict=True):
+            for file, launch in zip(files, ((), LAUNCH), strict=True):
                 arguments = (__file__, options.model, str(options.tokens), kind, str(file))
                 subprocess.run([sys.executable, *launch, *arguments], check=True)
             results.append({"loss": kind, **difference(*map(load_file, files))})
