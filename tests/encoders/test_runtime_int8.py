@@ -18,6 +18,7 @@ from crossmodal.encoders.calibration import choose_pictures
 from crossmodal.encoders.pixel_tower import PixelTower
 from crossmodal.encoders.preprocessing import Preprocessing
 from crossmodal.encoders.runtime import InputSpec, Quantisation, Tower, Way, cache, int8, run_tower
+from crossmodal.encoders.runtime.silent_openvino import core
 from crossmodal.encoders.twin import TwinEncoder
 from crossmodal.errors import CollectionError, EncoderError, MissingPackageError, StorageError
 from ui.cli import main
@@ -146,6 +147,36 @@ def test_a_transformer_too_agrees_with_the_plain_module_in_any_batch(pictures):
     assert np.abs(given - expected).max() > 1e-4
     for part in (slice(3, 5), slice(7, 8), slice(None, None, -1)):
         assert np.array_equal(run([(pixels[part],)])[0], given[part])
+
+
+def test_the_weights_of_products_are_kept_in_int8_and_those_of_spared_convolutions_are_not(
+    quantised, tmp_path
+):
+    quantised.encode_images([np.zeros((SIZE, SIZE, 3), np.uint8)])
+    quantised.keep(tmp_path / "kept")
+    model = core().read_model(tmp_path / "kept" / "tower.xml")
+    kept = {
+        tuple(op.output(0).shape): op.get_element_type().get_type_name()
+        for op in model.get_ops()
+        if op.get_type_name() == "Constant" and np.prod(op.output(0).shape) > 300
+    }
+    plain = build_image().encode
+    assert kept[tuple(plain.project.weight.shape)] == "i8"
+    assert kept[tuple(plain.second.weight.shape)] == "i8"
+    assert {kept[tuple(part.weight.shape)] for part in (plain.first, plain.last)} == {"f32"}
+
+
+def test_a_tower_of_convolutions_alone_has_no_products_to_keep_small(pictures):
+    def build():
+        torch.manual_seed(9)
+        part = nn.Sequential(nn.Conv2d(3, 16, 5, stride=3), nn.ReLU(), nn.Conv2d(16, DIM, 10), nn.Flatten())
+        return PixelTower(part, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3)).eval()
+
+    quantised = load_tiny("tiny", Way(backend="openvino", dtype="int8"), build=build)
+    quantised.quantise(pictures)
+    with torch.no_grad():
+        expected = build()(torch.from_numpy(np.stack(pictures))).numpy()
+    assert (quantised.encode_images(pictures) * expected).sum(1).min() > 0.99
 
 
 def test_texts_stay_in_float32(quantised):
