@@ -4,10 +4,10 @@
     python scripts/bench_decoding.py [--pictures 32] [--large 4] [--rounds 5]
 
 Files of 640x480 and of 4000x3000 are decoded, alone and with the resize to 224x224 (bicubic), by one thread
-and by two. All decoders take turns in each round; a figure is the median over the rounds. Where a decoder can,
-it decodes at the smallest scale at which both sides still have 224 pixels. "Pixels off" is the mean absolute
-difference, of 255, to the whole file decoded and resized by PIL. CPU time is what a picture cost this process
-on its processors, which other programs disturb less than the rate.
+and by two. All decoders take turns in each round; a figure is the median over the rounds. Where a decoder
+can, it decodes at the smallest scale at which both sides still have 224 pixels. "Pixels off" is the mean
+absolute difference, of 255, to the whole file decoded and resized by PIL. "CPU ms" is what a picture cost
+this process on its processors, resize included, which other programs disturb less than the rate.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def photographs(count: int, size: tuple[int, int]) -> list[bytes]:
-    """Draw the sample's pictures as large as a camera's, with a sensor's noise, and give them as JPEG files."""
+    """Draw the sample's pictures as a camera would, with a sensor's noise, and give them as JPEG files."""
     rng = np.random.default_rng(0)
     files = []
     for record in islice(open_source("sample"), count):
@@ -169,7 +169,7 @@ def simplejpeg_decoders() -> dict[str, Decoder]:
 
 
 def torchvision_decoders() -> dict[str, Decoder]:
-    """Give torchvision's decoder, which knows no smaller scale, resized by PIL and by torch."""
+    """Give torchvision's decoder, which knows no smaller scale, and its resize, after PIL's draft too."""
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms import InterpolationMode
@@ -190,7 +190,12 @@ def torchvision_decoders() -> dict[str, Decoder]:
         square = torch_resize(pixels, [SIZE, SIZE], InterpolationMode.BICUBIC, antialias=True)
         return square.permute(1, 2, 0).contiguous().numpy()
 
+    def drafted(content: bytes) -> torch.Tensor:
+        pixels = np.array(load_image(content, at_least=SIZE))
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+
     return {
+        "PIL draft, torchvision's resize": Decoder(drafted, by_torch),
         "torchvision, in full, PIL resize": Decoder(decode, by_pil),
         "torchvision, in full, its resize": Decoder(decode, by_torch),
     }

@@ -66,7 +66,7 @@ def backend(command: F) -> F:
     """Add ``--backend``: what runs the towers."""
     return click.option(
         "--backend",
-        type=OneOf(["auto", "torch", "openvino"]),
+        type=OneOf(["auto", "torch", "torch-compile", "openvino"]),
         default="auto",
         show_default=True,
         help="What runs the towers.",

@@ -51,7 +51,8 @@ def load_encoder(
 
     :param spec: ``lite``, the encoder that is always there; ``open_clip:ARCH/TAG_OR_FILE``;
         ``hf:REPO_OR_FOLDER``; ``towers:IMAGE+TEXT``; or the folder of a checkpoint.
-    :param backend: ``torch``, ``openvino``, or ``auto``: torch where there is an accelerator, else OpenVINO.
+    :param backend: ``torch``, ``torch-compile``, ``openvino``, or ``auto``: torch where there is an
+        accelerator, else OpenVINO.
     :param dtype: what the towers compute in: ``float32``, ``bfloat16``, ``float16`` (GPUs only), or ``int8``
         (OpenVINO only, the image tower). Embeddings are float32 in each, and comparable within one only.
     :param calibration: for int8, some hundred pictures like those to be searched, or a tower made before.

@@ -29,16 +29,30 @@ def _openvino(tower: Tower, dtype: str) -> Runner:
 
 
 def _torch(tower: Tower, dtype: str) -> Runner:
-    from crossmodal.encoders.runtime.several import SeveralRunners
     from crossmodal.encoders.runtime.torch import TorchRunner
 
+    return _on_devices(tower, lambda part, device: TorchRunner(part, device, dtype))
+
+
+def _torch_compile(tower: Tower, dtype: str) -> Runner:
+    from crossmodal.encoders.runtime.compiled import CompiledRunner
+
+    return _on_devices(tower, lambda part, device: CompiledRunner(part, device, dtype))
+
+
+def _on_devices(tower: Tower, make: Callable[[Tower, str], Runner]) -> Runner:
+    """Give the runner of a tower on the one device that torch uses here, or on all of them."""
+    from crossmodal.encoders.runtime.several import SeveralRunners
+
     found = devices()
-    if len(found) == 1:
-        return TorchRunner(tower, found[0], dtype)
-    return SeveralRunners(tower, lambda part, device: TorchRunner(part, device, dtype), found)
+    return make(tower, found[0]) if len(found) == 1 else SeveralRunners(tower, make, found)
 
 
-BACKENDS: dict[str, Callable[[Tower, str], Runner]] = {"openvino": _openvino, "torch": _torch}
+BACKENDS: dict[str, Callable[[Tower, str], Runner]] = {
+    "openvino": _openvino,
+    "torch": _torch,
+    "torch-compile": _torch_compile,
+}
 """What can run a tower, by the name that ``--backend`` takes."""
 
 

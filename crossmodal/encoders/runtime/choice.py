@@ -65,7 +65,11 @@ def _torch_dtypes() -> tuple[str, ...]:
     return ("float32", "bfloat16")
 
 
-_ABILITIES: dict[str, Callable[[], tuple[str, ...]]] = {"openvino": _openvino_dtypes, "torch": _torch_dtypes}
+_ABILITIES: dict[str, Callable[[], tuple[str, ...]]] = {
+    "openvino": _openvino_dtypes,
+    "torch": _torch_dtypes,
+    "torch-compile": _torch_dtypes,
+}
 """What can run a tower, by the name that ``--backend`` takes, and what tells its dtypes."""
 
 

@@ -37,6 +37,7 @@ class TorchRunner(Runner):
         self.device = device
         self.dtype = dtype
         self.most_rows = MOST_ROWS[self._kind]
+        self.channels_last = tower.modality == "image" and self._kind != "mps"
         self._rows = Rows(self.most_rows, f"the {tower.modality} tower of {tower.encoder}")
         self._module: nn.Module | None = None
         self._building = threading.Lock()
@@ -77,11 +78,14 @@ class TorchRunner(Runner):
         """Build the tower at the first call, by whichever thread comes first."""
         with self._building:
             if self._module is None:
-                module = self.tower.build().eval().requires_grad_(False)
-                if self.tower.modality == "image" and self._kind != "mps":
-                    module = module.to(memory_format=torch.channels_last)
-                self._module = lower_weights(module, DTYPES[self.dtype]).to(self.device)
+                self._module = self._ready(self.tower.build().eval().requires_grad_(False))
             return self._module
+
+    def _ready(self, module: nn.Module) -> nn.Module:
+        """Give a tower just built the layout, the arithmetic and the device it runs with."""
+        if self.channels_last:
+            module = module.to(memory_format=torch.channels_last)
+        return lower_weights(module, DTYPES[self.dtype]).to(self.device)
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         """Give the context in which torch computes in less than float32, where that is wanted."""
