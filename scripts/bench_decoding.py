@@ -40,7 +40,7 @@ PACKAGES = ("pillow", "simplejpeg", "torchvision", "torch", "pyvips", "pyvips-bi
 Decode = Callable[[bytes], Any]
 Pixels = NDArray[np.uint8]
 
-console = Console(width=120)
+console = Console(width=140)
 
 
 @dataclass(slots=True)
