@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "ui.commands.evaluate",
     "compare": "ui.commands.compare",
     "convert": "ui.commands.convert",
+    "train": "ui.commands.train",
 }
 
 

@@ -35,7 +35,7 @@ class Lines:
     def __exit__(self, *error: object) -> None:
         return None
 
-    def update(self, done: int, total: int | None) -> None:
+    def update(self, done: int, total: int | None, note: str = "") -> None:
         """Write a line if the last one is long ago."""
         self.done, self.total = done, total
         now = time.monotonic()
@@ -44,7 +44,8 @@ class Lines:
         self._told = now
         rate = done / (now - self._began)
         left = f", {(total - done) / rate:,.0f} s left" if total is not None and rate else ""
-        click.echo(f"{self.what}: {of_total(done, total)}, {rate:,.0f} a second{left}", err=True)
+        pace = note or f"{rate:,.0f} a second"
+        click.echo(f"{self.what}: {of_total(done, total)}, {pace}{left}", err=True)
 
 
 class Bar:
@@ -76,9 +77,9 @@ class Bar:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def update(self, done: int, total: int | None) -> None:
-        """Move the bar."""
+    def update(self, done: int, total: int | None, note: str = "") -> None:
+        """Move the bar; ``note`` stands in the place of the rate."""
         self.done, self.total = done, total
         task = self._progress.tasks[0]
-        rate = f"{done / task.elapsed:,.0f}/s" if task.elapsed and done else ""
+        rate = note or (f"{done / task.elapsed:,.0f}/s" if task.elapsed and done else "")
         self._progress.update(self._task, completed=done, total=total, count=of_total(done, total), rate=rate)
