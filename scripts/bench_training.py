@@ -14,13 +14,20 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import training_frozen
 import training_memory
 import training_processes
+import training_step
 from measuring import machine
 from rich.console import Console
 
-PACKAGES = ("torch", "open-clip-torch", "accelerate")
-PARTS: dict[str, ModuleType] = {"memory": training_memory, "processes": training_processes}
+PACKAGES = ("torch", "open-clip-torch", "accelerate", "openvino")
+PARTS: dict[str, ModuleType] = {
+    "frozen": training_frozen,
+    "step": training_step,
+    "memory": training_memory,
+    "processes": training_processes,
+}
 
 
 def main() -> None:
@@ -45,6 +52,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=16, help="length of the captions")
     parser.add_argument("--batch", type=int, default=1024, help="the large batch, in memory")
     parser.add_argument("--chunk", type=int, default=64, help="the small batch, and a chunk of the large one")
+    parser.add_argument("--pictures", type=int, default=1024, help="of the sample, for frozen towers")
+    parser.add_argument("--step-model", default="ViT-B-32", help="what is fine-tuned step by step")
+    parser.add_argument("--step-batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=50, help="of fine-tuning")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
     return parser.parse_args()
 

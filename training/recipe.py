@@ -20,7 +20,7 @@ from training.negatives.mining import MiningSettings
 from training.negatives.queues import QueueSettings
 from training.settings import flat, from_plain, parse_value, to_plain
 
-RESUMABLE = ("run.epochs", "run.patience", "run.trackers", "run.validate_every")
+RESUMABLE = ("run.epochs", "run.patience", "run.save_every", "run.trackers")
 """Keys that may differ when a run goes on: they say how long, and what is told, not what is learnt."""
 
 

@@ -1,5 +1,6 @@
 """``crossmodal train``: make a better encoder of one's own pairs."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,10 +8,10 @@ import click
 
 from ui import options
 from ui.endings import Interrupted, one_line
-from ui.progress import meter
+from ui.progress import Bar, Lines, meter
 
 if TYPE_CHECKING:
-    from training import Outcome
+    from training import Outcome, Standing
 
 
 @click.command("train", short_help="Make a better encoder of one's own pairs.")
@@ -58,7 +59,15 @@ def command(
         raise click.UsageError("train needs a SOURCE of pairs and --output DIR", click.get_current_context())
     from training import Stopped, train
 
-    with meter("training") as shown:
+    with ExitStack() as shown:
+        bar: list[Bar | Lines] = []
+
+        def watch(standing: "Standing") -> None:
+            if not bar:  # the data are read before, and told of
+                bar.append(meter("training"))
+                shown.enter_context(bar[0])
+            bar[0].update(standing.step, standing.steps, standing.note)
+
         try:
             outcome = train(
                 source,
@@ -68,7 +77,7 @@ def command(
                 resume=resume,
                 columns=columns,
                 tell=lambda line: click.echo(one_line(line), err=True),
-                watch=lambda standing: shown.update(standing.step, standing.steps, standing.note),
+                watch=watch,
             )
         except Stopped as stopped:
             raise Interrupted(str(stopped), 128 + stopped.number) from None
