@@ -43,7 +43,8 @@ def main() -> None:
 def best_of(name: str, sets: list[str], seed: int) -> dict[str, Any]:
     """Train once, and give the figures of the best validation."""
     encoder = read_recipe(name, sets).model.encoder
-    own = (f"run.seed={seed}", "run.save_every=1000000", f"model.encoder={encoder}{'&' if '?' in encoder else '?'}seed={seed}")
+    start = f"{encoder}{'&' if '?' in encoder else '?'}seed={seed}"
+    own = (f"run.seed={seed}", "run.save_every=1000000", f"model.encoder={start}")
     recipe = read_recipe(name, [*sets, *own])
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"

@@ -98,7 +98,10 @@ def write_model(name: str, folder: Path) -> None:
         {k: t.contiguous() for k, t in make_model(name, CONTEXT).state_dict().items()},
         folder / "open_clip_model.safetensors",
     )
-    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": {}}
+    config = {
+        "model_cfg": open_clip.get_model_config(name),
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3},
+    }
     (folder / "open_clip_config.json").write_text(json.dumps(config))
 
 
