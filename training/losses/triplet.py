@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.losses.base import Temperature
 from training.losses.settings import LossSettings
@@ -41,6 +42,17 @@ class Triplet(TwoWayLoss):
         if self.hardest:
             hinges = torch.relu(self.margin + rivals.amax(dim=1)[askers] - hits)
         else:
-            every = torch.relu(self.margin + rivals[askers] - hits[:, None])
-            hinges = every.sum(dim=1) / negative.sum(dim=1)[askers].clamp(min=1)
+            hinges = self._summed(cosines, rivals)[askers, found] / negative.sum(dim=1)[askers].clamp(min=1)
         return mean_of_askers(hinges, askers, len(cosines))
+
+    def _summed(self, cosines: Tensor, rivals: Tensor) -> Tensor:
+        """Give for each answer, were it the positive, the sum of the hinges of all rivals: (A, C).
+
+        Of rivals in order, those that come within the margin are the first so many, and their sum is a
+        running one. So there is no table of positives times rivals, for long queues have many of both.
+        """
+        ordered = rivals.sort(dim=1, descending=True).values
+        running = F.pad(ordered.cumsum(dim=1), (1, 0))
+        missing = self.margin - cosines
+        count = torch.searchsorted(-ordered, missing)
+        return count * missing + running.gather(1, count)
