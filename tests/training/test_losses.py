@@ -72,17 +72,23 @@ def cost_of_asker(kind: str, cosines: list[float], hits: list[int], rivals: list
     return sum(costs) / len(costs)
 
 
-def brute_force(kind: str, images: Tensor, texts: Tensor, relation: Relation) -> float:
+def brute_force(
+    kind: str, images: Tensor, texts: Tensor, relation: Relation, asking: tuple[int, int] | None = None
+) -> float:
+    """The loss where the first so many pictures and texts ask, and all answer."""
     if kind == "sum":
-        parts = (brute_force(part, images, texts, relation) for part in ("infonce", "triplet"))
+        parts = (brute_force(part, images, texts, relation, asking) for part in ("infonce", "triplet"))
         return sum(w * part for w, part in zip((1.0, 0.3), parts, strict=True))
     cosines = (images @ texts.T).tolist()
     positive, ignored = relation.positive.tolist(), relation.ignored.tolist()
+    asking_images, asking_texts = len(images), len(texts)
+    if asking is not None:
+        asking_images, asking_texts = asking
     directions = []
-    for turned, asking in ((False, relation.asking_images), (True, relation.asking_texts)):
+    for turned, askers in ((False, asking_images), (True, asking_texts)):
         of = (lambda m: [list(row) for row in zip(*m, strict=True)]) if turned else (lambda m: m)
         costs = []
-        for row, wanted, masked in list(zip(of(cosines), of(positive), of(ignored), strict=True))[:asking]:
+        for row, wanted, masked in list(zip(of(cosines), of(positive), of(ignored), strict=True))[:askers]:
             hits = [c for c, yes in enumerate(wanted) if yes]
             rivals = [c for c in range(len(row)) if not wanted[c] and not masked[c]]
             if hits:
@@ -102,19 +108,59 @@ def test_every_loss_equals_a_loop_over_groups_of_any_size(kind: str, ignored: li
     assert float(found) == pytest.approx(brute_force(kind, images, texts, relation), rel=1e-12)
 
 
+def with_past(whole: Relation, images: int, texts: int) -> Relation:
+    """Take all but the first so many pictures and texts for past ones."""
+
+    def part(rows: slice, columns: slice) -> Relation:
+        return Relation(positive=whole.positive[rows, columns], ignored=whole.ignored[rows, columns])
+
+    new_images, new_texts = slice(images), slice(texts)
+    return replace(
+        part(new_images, new_texts),
+        past_texts=part(new_images, slice(texts, None)),
+        past_images=part(slice(images, None), new_texts),
+    )
+
+
+SOME_IGNORED = [(0, 3), (1, 0), (4, 4), (5, 7), (2, 5), (5, 1), (4, 3), (0, 5)]
+
+
 @every_kind
-def test_what_only_answers_does_not_ask(kind: str) -> None:
+@pytest.mark.parametrize("asking", [(3, 4), (6, 8), (1, 8), (6, 1)])
+def test_what_is_past_answers_and_does_not_ask(kind: str, asking: tuple[int, int]) -> None:
     images, texts = unit(len(IMAGE_GROUPS), 1), unit(len(TEXT_GROUPS), 2)
-    relation = replace(relation_of(IMAGE_GROUPS, TEXT_GROUPS), asking_images=3, asking_texts=4)
-    found = make_loss(KINDS[kind])(images, texts, relation, temperature_of())
-    assert float(found) == pytest.approx(brute_force(kind, images, texts, relation), rel=1e-12)
-    everyone = replace(relation, asking_images=None, asking_texts=None)
-    assert float(found) != pytest.approx(brute_force(kind, images, texts, everyone), rel=1e-3)
+    whole = relation_of(IMAGE_GROUPS, TEXT_GROUPS, SOME_IGNORED)
+    found = make_loss(KINDS[kind])(images, texts, with_past(whole, *asking), temperature_of())
+    assert float(found) == pytest.approx(brute_force(kind, images, texts, whole, asking), rel=1e-12)
+    if asking != (6, 8):
+        assert float(found) != pytest.approx(brute_force(kind, images, texts, whole), rel=1e-3)
+
+
+def test_a_relation_to_the_past_of_another_batch_is_refused() -> None:
+    whole = relation_of([0, 1], [0, 1, 2])
+    with pytest.raises(ValueError, match=r"past_texts is \(2, Q\), got \(3, 4\)"):
+        replace(whole, past_texts=relation_of([0, 1, 2], [0, 1, 2, 3]))
+    with pytest.raises(ValueError, match=r"past_images is \(Q, 3\), got \(5, 2\)"):
+        replace(whole, past_images=relation_of([0, 1, 2, 3, 4], [0, 1]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mean_hinges_equal_a_loop_where_some_rivals_are_within_the_margin(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    groups = [torch.randint(-1, 6, (count,), generator=generator).tolist() for count in (20, 30)]
+    images, texts = unit(20, seed + 10, dim=3), unit(30, seed + 20, dim=3)
+    texts[:5] = texts[5:10]  # equal scores
+    whole = relation_of(*groups, [(n, (7 * n) % 30) for n in range(20)])
+    found = make_loss(KINDS["triplet warming up"])(images, texts, with_past(whole, 8, 9), temperature_of())
+    expected = brute_force("triplet warming up", images, texts, whole, (8, 9))
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    assert expected > 0
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "infonce hard"])
-def test_the_gradient_is_the_numerical_one(kind: str) -> None:
-    relation = relation_of(IMAGE_GROUPS, TEXT_GROUPS, [(0, 3), (4, 4), (2, 5)])
+@pytest.mark.parametrize("asking", [(6, 8), (3, 4)], ids=["all ask", "some are past"])
+def test_the_gradient_is_the_numerical_one(kind: str, asking: tuple[int, int]) -> None:
+    relation = with_past(relation_of(IMAGE_GROUPS, TEXT_GROUPS, [(0, 3), (4, 4), (2, 5)]), *asking)
     loss, t = make_loss(KINDS[kind]), temperature_of()
 
     def cost(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -178,6 +224,14 @@ def test_what_is_no_number_stays_none(kind: str, row: int, side: str) -> None:
     (images if side == "image" else texts)[row, 2] = math.nan
     groups = list(range(4))
     assert make_loss(KINDS[kind])(images, texts, relation_of(groups, groups), temperature_of()).isnan()
+
+
+@every_kind
+def test_a_rival_that_is_no_number_is_not_passed_over(kind: str) -> None:
+    images, texts = unit(4, 1), unit(9, 2)
+    texts[6, 2] = math.nan
+    relation = relation_of([0, 1, 2, 3], [0, 1, 2, 3, -1, -1, -1, -1, -1])
+    assert make_loss(KINDS[kind])(images, texts, relation, temperature_of()).isnan()
 
 
 @every_kind

@@ -1,13 +1,24 @@
 """Queues of past embeddings against a list that remembers everything."""
 
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from crossmodal.errors import TrainingError
+from training.data.examples import Examples, Ragged
 from training.losses import LossSettings, Relation, Temperature, make_loss
-from training.negatives.queues import PairQueues, Queue, QueueSettings
+from training.negatives.ignored import IgnoredPairs
+from training.negatives.near_duplicates import NearDuplicates
+from training.negatives.queues import Origins, PairQueues, Queue, QueueSettings
 
 
 def unit(rows: int, seed: int, dim: int = 4) -> Tensor:
@@ -43,10 +54,12 @@ def test_past_texts_answer_pictures_and_past_pictures_texts_but_never_ask() -> N
     all_images, all_texts, relation = found
     torch.testing.assert_close(all_images, torch.cat([images, unit(4, 1)]))
     torch.testing.assert_close(all_texts, torch.cat([texts, unit(5, 2)]))
-    assert (relation.asking_images, relation.asking_texts) == (2, 3)
-    assert relation.positive[:2].nonzero().tolist() == [[0, 0], [0, 4], [1, 1], [1, 2]]
-    assert relation.positive[:, :3].nonzero().tolist() == [[0, 0], [1, 1], [1, 2], [3, 0]]
-    assert relation.ignored.nonzero().tolist() == [[0, 1]]
+    assert relation.positive.tolist() == [[True, False, False], [False, True, True]]
+    assert relation.ignored.tolist() == ignored.tolist()
+    assert relation.past_texts.positive.tolist() == [[False, True, False, False, False], [False] * 5]
+    assert relation.past_images.positive.tolist() == [[False] * 3, [True, False, False], *[[False] * 3] * 2]
+    assert not relation.past_texts.ignored.any()
+    assert not relation.past_images.ignored.any()
 
 
 def test_the_loss_with_queues_is_that_of_each_question_over_new_and_past() -> None:
@@ -90,8 +103,129 @@ def test_before_its_start_a_queue_only_listens() -> None:
     for step in range(5):
         images, texts, relation = queues.relate(unit(2, 5), unit(2, 6), groups, groups, step=step)
         assert (len(images), len(texts)) == ((2, 2) if step < 3 else (8, 8))
-        assert relation.positive.shape == (len(images), len(texts))
+        assert relation.positive.shape == (2, 2)
+        assert (relation.past_texts is None) == (relation.past_images is None) == (step < 3)
         queues.push(unit(2, step), unit(2, step + 50), groups, groups)
+
+
+# -- what must not count as a negative of the past --------------------------------------------------------
+
+CAPTIONS = [[0, 1], [1, 2], [3], [0, 4], [5, 6], [6], [7], [8, 9, 3]]
+GROUPS = [0, 1, 2, 3, 4, 4, 5, 6]
+ALIKE = {(0, 2), (2, 0), (4, 7), (7, 4), (5, 4), (4, 5)}
+
+
+def a_world() -> IgnoredPairs:
+    """Rules over eight examples: some captions are repeated, some pictures alike, one group has two rows."""
+    others = [[b for a, b in sorted(ALIKE) if a == row] for row in range(len(CAPTIONS))]
+    examples = Examples(
+        spec="made up",
+        keys=list("abcdefgh"),
+        pictures=[None] * 8,
+        uris=[""] * 8,
+        texts=[f"text {number}" for number in range(11)],
+        captions=Ragged.of(CAPTIONS),
+        negatives=Ragged.of([[]] * 8),
+        groups=np.array(GROUPS),
+    )
+    return IgnoredPairs(examples, NearDuplicates(others=Ragged.of(others), crowded=0))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch drawn by chance, some of its texts being of none."""
+
+    images: Tensor
+    texts: Tensor
+    origins: Origins
+
+    @classmethod
+    def by(cls, seed: int, dim: int = 4) -> "Drawn":
+        chance = np.random.default_rng(seed)
+        image_rows = chance.integers(8, size=3)
+        text_rows = np.concatenate([image_rows, chance.integers(-1, 8, size=2)])
+        numbers = [chance.choice(CAPTIONS[r]) if r >= 0 else chance.integers(11) for r in text_rows]
+        origins = tuple(torch.tensor(np.array(n, np.int64)) for n in (image_rows, text_rows, numbers))
+        return cls(unit(3, seed, dim), unit(5, seed + 1000, dim), origins)
+
+    @property
+    def groups(self) -> tuple[Tensor, Tensor]:
+        rows = torch.tensor([*GROUPS, -1])
+        return rows[self.origins[0]], rows[self.origins[1]]
+
+
+def positive(image: int, text: tuple[int, int]) -> bool:
+    return text[0] >= 0 and GROUPS[image] == GROUPS[text[0]]
+
+
+def ignored(image: int, text: tuple[int, int]) -> bool:
+    return not positive(image, text) and (text[1] in CAPTIONS[image] or (image, text[0]) in ALIKE)
+
+
+def one_way(asking: list[Any], answering: list[Any], rule: Callable[..., bool], masked: Callable[..., bool]):
+    """InfoNCE at scale 5, one asker at a time; both are lists of embeddings and what they are."""
+    costs = []
+    for embedding, who in asking:
+        scores = [(torch.exp(5 * embedding @ other), what) for other, what in answering]
+        hits = [score for score, what in scores if rule(who, what)]
+        rivals = sum(score for score, what in scores if not rule(who, what) and not masked(who, what))
+        if hits:
+            costs.append(sum(torch.log((hit + rivals) / hit) for hit in hits) / len(hits))
+    return sum(costs) / len(costs)
+
+
+def test_losses_over_many_steps_are_those_of_lists_that_remember_whose_everything_is() -> None:
+    world, size = a_world(), 11
+    queues = PairQueues(QueueSettings(size=size, start=2), 4, mask=world.mask)
+    past_images, past_texts = deque(maxlen=size), deque(maxlen=size)
+    loss, met = make_loss(LossSettings()), 0
+    for step in range(9):
+        batch = Drawn.by(step)
+        images, texts = batch.images.requires_grad_(), batch.texts.requires_grad_()
+        origins, masked = batch.origins, world.mask(*batch.origins)
+        new = queues.relate(images, texts, *batch.groups, step=step, ignored=masked, origins=origins)
+        found = loss(*new, Temperature(torch.tensor(5.0)))
+
+        image_rows, *of_texts = (numbers.tolist() for numbers in origins)
+        new_images = list(zip(images, image_rows, strict=True))
+        new_texts = list(zip(texts, zip(*of_texts, strict=True), strict=True))
+        all_images, all_texts = list(new_images), list(new_texts)
+        if step >= 2:
+            all_images, all_texts = [*new_images, *past_images], [*new_texts, *past_texts]
+            met += sum(ignored(image, text) for _, image in new_images for _, text in past_texts)
+            met += sum(ignored(image, text) for _, image in past_images for _, text in new_texts)
+        to_texts = one_way(new_images, all_texts, positive, ignored)
+        to_images = one_way(new_texts, all_images, lambda t, i: positive(i, t), lambda t, i: ignored(i, t))
+        expected = (to_texts + to_images) / 2
+        torch.testing.assert_close(found, expected)
+        ours = torch.autograd.grad(found, [images, texts])
+        torch.testing.assert_close(list(ours), list(torch.autograd.grad(expected, [images, texts])))
+
+        queues.push(images, texts, *batch.groups, origins=origins)
+        past_images.extend((embedding.detach(), row) for embedding, row in new_images)
+        past_texts.extend((embedding.detach(), what) for embedding, what in new_texts)
+    assert met > 20
+
+
+def test_queues_with_a_mask_want_origins() -> None:
+    queues, batch = PairQueues(QueueSettings(size=6), 4, mask=a_world().mask), Drawn.by(0)
+    with pytest.raises(ValueError, match="want the origins of the batch"):
+        queues.relate(batch.images, batch.texts, *batch.groups, step=0)
+    with pytest.raises(ValueError, match="want the origins of the batch"):
+        queues.push(batch.images, batch.texts, *batch.groups)
+
+
+def test_queues_with_a_mask_start_empty() -> None:
+    queues, batch = PairQueues(QueueSettings(size=6), 4, mask=a_world().mask), Drawn.by(0)
+    images, texts, relation = queues.relate(
+        batch.images, batch.texts, *batch.groups, step=0, origins=batch.origins
+    )
+    assert (len(images), len(texts)) == (3, 5)
+    assert relation.past_texts.ignored.shape == (3, 0)
+    assert relation.past_images.ignored.shape == (0, 5)
+
+
+# -- resume -----------------------------------------------------------------------------------------------
 
 
 def test_a_restored_queue_goes_on_as_the_saved_one() -> None:
@@ -104,6 +238,39 @@ def test_a_restored_queue_goes_on_as_the_saved_one() -> None:
             ours, theirs = getattr(saved, side), getattr(restored, side)
             assert torch.equal(ours.embeddings, theirs.embeddings)
             assert torch.equal(ours.groups, theirs.groups)
+
+
+def trained(steps: range, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Train a matrix with queues, from the start or from a state; give the state."""
+    world, matrix = a_world(), torch.eye(4).requires_grad_()
+    queues, loss = PairQueues(QueueSettings(size=7, start=1), 4, mask=world.mask), make_loss(LossSettings())
+    if state is not None:
+        matrix = state["matrix"].clone().requires_grad_()
+        queues.load_state({name: tensor for name, tensor in state.items() if name != "matrix"})
+    for step in steps:
+        batch = Drawn.by(step)
+        images, texts = F.normalize(batch.images @ matrix, dim=1), batch.texts
+        origins, masked = batch.origins, world.mask(*batch.origins)
+        new = queues.relate(images, texts, *batch.groups, step=step, ignored=masked, origins=origins)
+        (gradient,) = torch.autograd.grad(loss(*new, Temperature(torch.tensor(5.0))), [matrix])
+        queues.push(images, texts, *batch.groups, origins=origins)
+        matrix = (matrix - 0.1 * gradient).detach().requires_grad_()
+    return {"matrix": matrix.detach(), **queues.state()}
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4, 7])
+def test_training_that_was_interrupted_ends_to_the_last_bit_as_if_it_had_not_been(
+    stop: int, tmp_path: Path
+) -> None:
+    save_file(trained(range(stop)), tmp_path / "state.safetensors")
+    resumed = trained(range(stop, 8), load_file(tmp_path / "state.safetensors"))
+    whole = trained(range(8))
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    without_labels = {**load_file(tmp_path / "state.safetensors")}
+    for side in ("images", "texts"):
+        without_labels[f"{side}.labels"] = torch.zeros_like(without_labels[f"{side}.labels"])
+    assert not torch.equal(trained(range(stop, 8), without_labels)["matrix"], whole["matrix"])
 
 
 def test_a_state_is_that_of_its_moment() -> None:
@@ -119,6 +286,12 @@ def test_the_state_of_another_queue_is_refused(size: int, dim: int) -> None:
     other = PairQueues(QueueSettings(size=size), dim)
     with pytest.raises(TrainingError, match="resume with the recipe that the run began with"):
         other.load_state(filled().state())
+
+
+def test_the_state_of_queues_that_knew_no_origins_is_refused_by_those_that_do() -> None:
+    masked = PairQueues(QueueSettings(size=6), 4, mask=a_world().mask)
+    with pytest.raises(TrainingError, match=r"has labels of \(4, 1\), and \(4, 2\) are expected"):
+        masked.load_state(filled().state())
 
 
 def test_settings_refuse_a_negative_size() -> None:

@@ -12,20 +12,26 @@ class Relation:
     """Which of N pictures and M texts belong together.
 
     ``positive``: bool (N, M), of one group. ``ignored``: bool (N, M), neither pulled nor pushed (repeated
-    captions, near-duplicates), and never positive. All else is negative. Of the pictures the first
-    ``asking_images`` ask for their like, and of the texts the first ``asking_texts``; the others only answer,
-    as past embeddings do. Where there is no number, all ask.
+    captions, near-duplicates), and never positive. All else is negative.
+
+    What is past answers beside the others, and never asks: ``past_texts`` relates the N pictures to Q past
+    texts, (N, Q), and ``past_images`` Q past pictures to the M texts, (Q, M). Nothing relates past to past.
     """
 
     positive: Tensor
     ignored: Tensor
-    asking_images: int | None = None
-    asking_texts: int | None = None
+    past_texts: "Relation | None" = None
+    past_images: "Relation | None" = None
 
     def __post_init__(self) -> None:
         if self.positive.shape != self.ignored.shape or self.positive.ndim != 2:
             seen = f"{tuple(self.positive.shape)} and {tuple(self.ignored.shape)}"
             raise ValueError(f"positive and ignored are both (N, M), got {seen}")
+        images, texts = self.positive.shape
+        if self.past_texts is not None and self.past_texts.positive.shape[0] != images:
+            raise ValueError(f"past_texts is ({images}, Q), got {tuple(self.past_texts.positive.shape)}")
+        if self.past_images is not None and self.past_images.positive.shape[1] != texts:
+            raise ValueError(f"past_images is (Q, {texts}), got {tuple(self.past_images.positive.shape)}")
 
     @classmethod
     def from_groups(
@@ -44,6 +50,25 @@ class Relation:
     def negative(self) -> Tensor:
         """What is pushed apart: bool (N, M)."""
         return ~(self.positive | self.ignored)
+
+    @property
+    def of_images(self) -> "Relation":
+        """What the pictures ask about, the texts and behind them the past ones: (N, M + Q)."""
+        return self._beside(self.past_texts, dim=1)
+
+    @property
+    def of_texts(self) -> "Relation":
+        """What the texts ask about, the pictures and behind them the past ones: (M, N + Q)."""
+        whole = self._beside(self.past_images, dim=0)
+        return Relation(positive=whole.positive.T, ignored=whole.ignored.T)
+
+    def _beside(self, past: "Relation | None", *, dim: int) -> "Relation":
+        if past is None:
+            return Relation(positive=self.positive, ignored=self.ignored)
+        return Relation(
+            positive=torch.cat([self.positive, past.positive], dim),
+            ignored=torch.cat([self.ignored, past.ignored], dim),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +99,7 @@ class PairLoss(nn.Module, ABC):
     ) -> Tensor:
         """Give the loss, a scalar in float32 or better, of embeddings (N, D) and (M, D), L2-normalised.
 
+        Where the relation has past ones, theirs are behind them: (N + Q, D) and (M + Q, D).
         A batch that teaches nothing, for want of positives or of negatives, gives 0 with a gradient of 0.
         What is no number among the embeddings makes the loss no number.
         """

@@ -23,17 +23,14 @@ class TwoWayLoss(PairLoss):
     ) -> Tensor:
         """Give the mean of what the pictures' question costs, and the texts'."""
         images, texts = _exact(image_embeddings), _exact(text_embeddings)
-        from_images = slice(relation.asking_images)
-        from_texts = slice(relation.asking_texts)
-        positive, negative = relation.positive, relation.negative
+        asking_images, asking_texts = relation.positive.shape
         with torch.autocast(images.device.type, enabled=False):
-            to_texts = self.one_way(
-                images[from_images] @ texts.T, positive[from_images], negative[from_images], temperature
-            )
-            to_images = self.one_way(
-                texts[from_texts] @ images.T, positive.T[from_texts], negative.T[from_texts], temperature
-            )
+            to_texts = self._ask(images[:asking_images], texts, relation.of_images, temperature)
+            to_images = self._ask(texts[:asking_texts], images, relation.of_texts, temperature)
         return (to_texts + to_images) / 2
+
+    def _ask(self, asking: Tensor, answering: Tensor, asked: Relation, temperature: Temperature) -> Tensor:
+        return self.one_way(asking @ answering.T, asked.positive, asked.negative, temperature)
 
     @abstractmethod
     def one_way(

@@ -24,7 +24,8 @@ class IgnoredPairs:
         """Say which pairs of N pictures and M texts are ignored: bool (N, M), on the device of the rows.
 
         ``image_rows``: (N,) and ``text_rows``: (M,) rows of the examples, -1 for a text of none;
-        ``text_numbers``: (M,) numbers of ``Examples.texts``. They are those of a ``Batch``, or of several.
+        ``text_numbers``: (M,) numbers of ``Examples.texts``. They are those of a ``Batch``, or of several, or
+        of what queues remember.
         """
         images, owners, numbers = (t.cpu().numpy() for t in (image_rows, text_rows, text_numbers))
         ignored = _meetings(self._examples.captions, images, numbers)
@@ -40,8 +41,7 @@ def _meetings(lists: Ragged, rows: Integers, wanted: Integers) -> NDArray[np.boo
     """Say which of M wanted values are in the lists of N rows: (N, M)."""
     distinct, column = np.unique(wanted, return_inverse=True)
     values, places = lists.gather(rows)
-    at = np.minimum(np.searchsorted(distinct, values), len(distinct) - 1)
-    there = distinct[at] == values
+    there = np.isin(values, distinct)
     met = np.zeros((len(rows), len(distinct)), np.bool_)
-    met[places[there], at[there]] = True
+    met[places[there], np.searchsorted(distinct, values[there])] = True
     return met[:, column]
