@@ -23,8 +23,7 @@ import torch
 from measuring import Rates, batches, machine, summary, timed
 from PIL import Image, ImageOps
 
-from crossmodal.encoders import Encoder, load_encoder
-from crossmodal.encoders.lite.model import build_image_tower
+from crossmodal.encoders import Encoder, load_encoder, read_blueprint
 from crossmodal.images import fit_image
 from crossmodal.machine import usable_processors
 from crossmodal.pipeline import Work, embed_records
@@ -78,7 +77,7 @@ def write_pictures(records: list[Record], folder: Path) -> dict[str, list[Path]]
 def bench_pictures(paths: list[Path], encoder: Encoder, rounds: int) -> None:
     """Measure one set of files in every way, round by round."""
     rates: Rates = {}
-    eager = build_image_tower().eval()
+    eager = read_blueprint("lite").load().image
     encoder.encode_images(paths[:EAGER_BATCH])
     pixels = [encoder.prepare_image(path) for path in paths]
     some = paths[: 2 * EAGER_BATCH]  # eager torch is slow, and as slow for a few

@@ -6,7 +6,10 @@ A picture is seen in several views: itself, and changed by chance, which the pic
 import hashlib
 import inspect
 import random
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,44 +18,54 @@ from PIL import Image, ImageEnhance, ImageOps
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from timm.data import ImageNetInfo
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from crossmodal.encoders.base import Pixels
 from crossmodal.encoders.lite import model, settings, weights
-from crossmodal.encoders.lite.encoder import PIXELS, TOKENS
-from crossmodal.encoders.runtime import Runner, Tower, Way, run_tower
+from crossmodal.encoders.runtime import InputSpec, Runner, Tower, Way, run_tower
 from crossmodal.encoders.tokenizer import Tokenizer
 from crossmodal.images import fit_image, load_image
-from crossmodal.types import Modality
+from crossmodal.machine import usable_processors
 
+AHEAD = 16  # pictures drawn before the tower asks for them
 WHITE = (255, 255, 255)
-PINNED = f"{model.FEATURES} {weights.IMAGE_SHA256} {weights.TEXT_SHA256}"
-"""What the features come from: a cache that another model filled is not read."""
+PINNED = str(weights.TEXT_SHA256)
+"""What texts are embedded by: a cache that another model filled is not read."""
 
 
-class Seen(nn.Module):
-    """The image backbone with its features and logits side by side, as a tower that runs anywhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = model.build_image_backbone()
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map uint8 pixels (B, H, W, 3) to (B, FEATURES + CLASSES)."""
-        return torch.cat(self.backbone(pixels), dim=1)
+def seen(net: str) -> int:
+    """Give how much a net gives for a picture: its features, then the logits."""
+    return model.FEATURES[net] + model.CLASSES
 
 
-def frozen_tower(modality: Modality) -> Runner:
-    """Give one tower without its head, run as the encoder runs it."""
-    image = modality == "image"
+def pinned(net: str) -> str:
+    """Say what a net's features come from."""
+    return f"{seen(net)} {weights.IMAGE_SHA256[net]} {weights.TEXT_SHA256}"
+
+
+def image_net(net: str) -> Runner:
+    """Give one net of the image tower without its head, run as the encoder runs it."""
+    tower = Tower(
+        encoder=f"{net} of lite without heads",
+        modality="image",
+        fingerprint=hashlib.sha256(pinned(net).encode()).hexdigest(),
+        dim=seen(net),
+        inputs=(InputSpec("uint8", (None, settings.IMAGE_SIZE, settings.IMAGE_SIZE, 3)),),
+        build=lambda: model.ImageBackbone({net: model.load_efficientnet(net)}),
+    )
+    return run_tower(tower, Way(backend="openvino"))
+
+
+def text_net() -> Runner:
+    """Give the text tower without its head."""
     tower = Tower(
         encoder="lite without heads",
-        modality=modality,
+        modality="text",
         fingerprint=hashlib.sha256(PINNED.encode()).hexdigest(),
-        dim=model.FEATURES + model.CLASSES if image else settings.DIM,
-        inputs=(PIXELS,) if image else (TOKENS, TOKENS),
-        build=Seen if image else model.build_text_backbone,
+        dim=settings.DIM,
+        inputs=(InputSpec("int64", (None, None)),),
+        build=model.load_text_backbone,
     )
     return run_tower(tower, Way(backend="openvino"))
 
@@ -60,8 +73,8 @@ def frozen_tower(modality: Modality) -> Runner:
 def embed_texts(texts: Sequence[str]) -> Tensor:
     """Embed texts without the head: (N, DIM)."""
     tokens = Tokenizer(weights.tokenizer_file, settings.TEXT_LIMIT)(texts)
-    tower = frozen_tower("text")
-    batches = [(np.array([ids]), np.ones((1, len(ids)), np.int64)) for ids in tokens]
+    tower = text_net()
+    batches = [(np.array([ids], np.int64),) for ids in tokens]
     return torch.from_numpy(np.concatenate(tower(batches)))
 
 
@@ -96,16 +109,35 @@ def view(picture: Image.Image, number: int, chance: random.Random) -> Image.Imag
     return picture
 
 
-def see(images: Sequence[bytes], views: int) -> Tensor:
-    """Give features, then logits, of each picture's first views: (N, views, FEATURES + CLASSES)."""
-    tower = frozen_tower("image")
-    out = []
-    for content in track(images, f"{len(images):,} pictures, {views} views each"):
-        chance = random.Random(content)
-        picture = load_image(content)
-        pixels = [fit_view(view(picture, k, chance)) for k in range(views)]
-        out.append(tower([(np.stack(pixels),)])[0])
-    return torch.from_numpy(np.stack(out))
+def see(net: str, images: Sequence[bytes], views: int) -> Tensor:
+    """Give what a net sees in each picture's first views: (N, views, seen(net))."""
+    tower = image_net(net)
+    out = np.empty((len(images), views, seen(net)), np.float32)
+    with ThreadPoolExecutor(usable_processors()) as pool:
+        pixels = ahead(pool, partial(views_of, views=views), images)
+        for row in track(range(len(images)), f"{net}: {len(images):,} pictures, {views} views each"):
+            out[row] = tower([(next(pixels),)])[0]
+    return torch.from_numpy(out)
+
+
+def views_of(content: bytes, views: int) -> Pixels:
+    """Draw the first views of a picture: uint8 (views, H, W, 3)."""
+    chance = random.Random(content)
+    picture = load_image(content)
+    return np.stack([fit_view(view(picture, number, chance)) for number in range(views)])
+
+
+def ahead(
+    pool: ThreadPoolExecutor, work: Callable[[bytes], Pixels], items: Sequence[bytes]
+) -> Iterator[Pixels]:
+    """Give what ``work`` makes of each item, some of them done before they are asked for."""
+    waiting: deque[Future[Pixels]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def fit_view(picture: Image.Image) -> Pixels:
@@ -113,9 +145,9 @@ def fit_view(picture: Image.Image) -> Pixels:
     return fit_image(picture, settings.IMAGE_SIZE, settings.FIT, settings.RESAMPLE, settings.CROP_FRACTION)
 
 
-def kept(cache: Path, kind: str, contents: Sequence[bytes], make: Callable[[], Tensor]) -> Tensor:
+def kept(cache: Path, kind: str, by: str, contents: Sequence[bytes], make: Callable[[], Tensor]) -> Tensor:
     """Take a tensor from the cache, or make it and keep it, under what it was made from and by."""
-    digest = hashlib.sha256(f"{PINNED} {inspect.getsource(view)}".encode())
+    digest = hashlib.sha256(f"{by} {inspect.getsource(view)}".encode())
     for content in contents:
         digest.update(hashlib.sha256(content).digest())
     path = cache / f"{kind}-{digest.hexdigest()[:16]}.safetensors"

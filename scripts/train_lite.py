@@ -5,52 +5,52 @@ python scripts/train_lite.py [--choose] [--seed 0] [--cache FOLDER] [--output FI
 Both towers stay frozen: `lite_features.py` runs every picture and text through them once, and what is
 trained are small heads over that (`lite_training.py`). The pairs (`lite_pairs.py`) are the training and
 validation splits of the sample with their titles, descriptions and keywords, and emoji as several designers
-drew them with their names and keywords; npm fetches the emoji the first time. With --choose, validation is
-left out of training and measured: so the recipe was chosen before the heads that ship were trained.
+drew them with their names and keywords; npm fetches the emoji the first time, and resvg draws some of them
+(pip install resvg_py). With --choose, validation is left out of training and measured: so the recipe was
+chosen before the heads that ship were trained.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from lite_features import embed_classes, embed_texts, kept, see
+from lite_features import PINNED, embed_classes, embed_texts, kept, pinned, see
 from lite_pairs import Pair, emoji_pairs, sample_pairs
-from lite_training import Heads, PairSet, look, merge, train
+from lite_training import PairSet, look, merge, origins, train
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
 from crossmodal.encoders.lite import model, weights
+from crossmodal.encoders.lite.settings import NETS
 from crossmodal.encoders.runtime.cache import cache_root
 from crossmodal.metrics.retrieval import evaluate_retrieval
 
 
 @torch.no_grad()
-def recall(pairs: Sequence[Pair], heads: Heads | Tensor, cache: Path) -> str:
+def recall(pairs: Sequence[Pair], twin: model.LiteTwin | Tensor, cache: Path) -> str:
     """Give R@1, R@5 and R@10 both ways with titles as texts; of the bare label mapping, given class texts."""
     images, titles = [pair.image for pair in pairs], [pair.texts[0][1] for pair in pairs]
-    seen = kept(cache, "plain", images, lambda: see(images, 1))[:, 0]
-    texts = kept(cache, "titles", [title.encode() for title in titles], lambda: embed_texts(titles))
-    features, logits = seen.split([model.FEATURES, model.CLASSES], dim=1)
-    if isinstance(heads, Tensor):
-        shown = functional.normalize(logits.softmax(1) @ heads, dim=1)
+    plain = {net: kept(cache, "plain", pinned(net), images, partial(see, net, images, 1)) for net in NETS}
+    seen = {net: views[:, 0] for net, views in plain.items()}
+    texts = kept(cache, "titles", PINNED, [title.encode() for title in titles], lambda: embed_texts(titles))
+    if isinstance(twin, Tensor):
+        chances = torch.stack([one[:, -model.CLASSES :].softmax(1) for one in seen.values()]).mean(0)
+        shown = functional.normalize(chances @ twin, dim=1)
     else:
-        shown, texts = heads[0](features, logits), heads[1](texts)
+        shown, texts = twin.project_image(torch.cat(list(seen.values()), dim=1)), twin.project_text(texts)
     report = evaluate_retrieval(shown.numpy(), texts.numpy(), np.arange(len(pairs)))
     ways = (report.text_to_image, report.image_to_text)
     return "   ".join(" ".join(f"{way.to_dict()[f'recall@{k}']:.3f}" for k in (1, 5, 10)) for way in ways)
 
 
-def save(heads: Heads, path: Path, recipe: dict[str, object]) -> None:
-    """Write both heads as float16 with the recipe that made them."""
-    tensors = {
-        f"{name}.{key}": value.half().contiguous()
-        for name, head in zip(("image", "text"), heads, strict=True)
-        for key, value in head.state_dict().items()
-    }
+def save(state: dict[str, Tensor], path: Path, recipe: dict[str, object]) -> None:
+    """Write what was trained as float16 with the recipe that made it."""
+    tensors = {name: tensor.half().contiguous() for name, tensor in state.items()}
     facts = {"recipe": json.dumps(recipe), "made_by": "scripts/train_lite.py", "torch": torch.__version__}
     save_file(tensors, path, facts)
 
@@ -59,7 +59,7 @@ def main() -> None:
     """Train, merge, write and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="of the first pair of heads")
-    parser.add_argument("--members", type=int, default=5, help="pairs of heads that are merged")
+    parser.add_argument("--members", type=int, default=5, help="pairs of heads that are merged, for each net")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=768)
@@ -78,14 +78,18 @@ def main() -> None:
     names = ("choose", "seed", "members", "hidden", "epochs", "batch")
     recipe = {name: getattr(options, name) for name in names}
     chosen = {name: recipe[name] for name in ("hidden", "epochs", "batch")}
-    members = [train(corpus, classes, seed=options.seed + n, **chosen) for n in range(options.members)]
-    save(merge(members), options.output, recipe)
-    heads = model.load_heads(options.output.read_bytes())
+    seeds = range(options.seed, options.seed + options.members)
+    members = {net: [train(corpus, net, classes, seed=seed, **chosen) for seed in seeds] for net in NETS}
+    state = merge(members)
+    save(state, options.output, recipe)
+    twin = model.load_twin(options.output.read_bytes())
+    save(state | origins(twin, corpus, len(drawings)), options.output, recipe)
+    twin = model.load_twin(options.output.read_bytes())
     print(f"{options.output.stat().st_size / 1e6:.1f} MB in {options.output}")
     print(f"{'R@1, R@5, R@10':33}text to image       image to text")
     for split in ("validation", "test") if options.choose else ("test",):
         pairs = sample_pairs(split)
-        for name, what in (("label mapping", classes), ("heads", heads)):
+        for name, what in (("label mapping", classes), ("lite", twin)):
             print(f"{split:12}{len(pairs):4}  {name:14} {recall(pairs, what, options.cache)}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from crossmodal.encoders.base import Embeddings, Encoder, EncoderCard, Pixels
 from crossmodal.encoders.blueprint import Blueprint
 from crossmodal.encoders.calibration import Kept
+from crossmodal.encoders.families import known_families, read_spec
 from crossmodal.encoders.prefix import PrefixEncoder
 from crossmodal.encoders.runtime import Way, choose_backend
 from crossmodal.errors import EncoderError, unknown
@@ -15,26 +16,13 @@ from crossmodal.types import ImageLike
 __all__ = ["Embeddings", "Encoder", "EncoderCard", "Kept", "Pixels", "load_encoder", "read_blueprint"]
 
 
-def _lite(spec: str, way: Way) -> Encoder:
-    from crossmodal.encoders.lite.encoder import load_lite
-
-    if spec != "lite":
-        raise EncoderError(f"Encoder 'lite' takes nothing after its name, got {spec!r}. Use: lite")
-    return load_lite(way)
-
-
 def _twin(spec: str, way: Way) -> Encoder:
     from crossmodal.encoders.twin import assemble
 
     return assemble(read_blueprint(spec), way)
 
 
-_CATALOGUE: dict[str, Callable[[str, Way], Encoder]] = {
-    "hf": _twin,
-    "lite": _lite,
-    "open_clip": _twin,
-    "towers": _twin,
-}
+_CATALOGUE: dict[str, Callable[[str, Way], Encoder]] = dict.fromkeys(known_families(), _twin)
 """What loads an encoder, by the part of its spec before the first colon. Any other spec is a folder."""
 
 
@@ -86,20 +74,14 @@ def read_blueprint(spec: str) -> Blueprint:
     :raises EncoderError: when the encoder is unknown, or its files are not what they should be.
     """
     from crossmodal.encoders.checkpoint import is_checkpoint, read_checkpoint
-    from crossmodal.encoders.families import known_families, read_spec
 
-    if spec == "lite":
-        raise EncoderError(
-            "Encoder 'lite' ships whole, with nothing to train or to write elsewhere. "
-            "Its towers under heads of your own are: towers:efficientnet_lite0+minilm"
-        )
     scheme, colon, rest = spec.partition(":")
-    if colon and scheme in known_families():
+    if scheme in known_families() and (colon or spec == "lite"):
         return read_spec(scheme, rest)
     folder = Path(spec).expanduser()
     if spec and is_checkpoint(folder):
         return read_checkpoint(folder)
-    known = [f"{name}:..." if name in known_families() else name for name in _CATALOGUE]
+    known = [name if name == "lite" else f"{name}:..." for name in _CATALOGUE]
     hint = ""
     if spec and folder.is_dir():
         hint = (

@@ -11,6 +11,7 @@ from crossmodal.errors import EncoderError, unknown
 
 _HOMES = {
     "hf": "crossmodal.encoders.hf.family",
+    "lite": "crossmodal.encoders.lite.family",
     "open_clip": "crossmodal.encoders.open_clip.family",
     "towers": "crossmodal.encoders.towers.family",
 }

@@ -161,9 +161,9 @@ def test_heads_trained_anew_are_not_kept_under_the_old_fingerprint(backend, pict
     monkeypatch.setattr(weights, "heads_file", lambda: heads)
     encoder = load_encoder("lite", backend=backend)
     heads.write_bytes(heads.read_bytes() + b" ")
-    with pytest.raises(EncoderError, match="Load the encoder again"):
+    with pytest.raises(EncoderError, match=r"changed since it was opened|Load the encoder again"):
         encoder.encode_images(pictures[:1])
-    with pytest.raises(EncoderError, match="Load the encoder again"):
+    with pytest.raises(EncoderError, match=r"changed since it was opened|Load the encoder again"):
         encoder.encode_texts(["a red apple"])
 
 

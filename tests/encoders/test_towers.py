@@ -164,8 +164,9 @@ def test_the_parts_of_lite_are_its_own_towers():
     pixels = torch.randint(256, (1, 224, 224, 3), generator=torch.manual_seed(0), dtype=torch.uint8)
     ids = torch.tensor([[101, 1037, 2417, 6207, 102]])
     with torch.inference_mode():
-        features = lite_model.build_image_backbone()(pixels)[0][:, -lite_model.LAST :]
-        sentences = lite_model.build_text_backbone()(ids, torch.ones_like(ids))
+        seen = lite_model.ImageBackbone({"lite0": lite_model.load_efficientnet("lite0")})(pixels)
+        features = seen[:, -lite_model.CLASSES - 1280 : -lite_model.CLASSES]
+        sentences = lite_model.load_text_backbone()(ids)
         torch.testing.assert_close(owner.image_features(pixels), features, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(normalize(owner.text_features(ids)), sentences, rtol=1e-4, atol=1e-5)
     assert read_blueprint("towers:efficientnet_lite0+minilm").tokenizer.limit == lite_settings.TEXT_LIMIT

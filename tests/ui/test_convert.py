@@ -72,7 +72,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(run, original, tmp_pat
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize("spec", ["lite", "nonsense", "hf:", "open_clip:ViT-B-33/openai"])
+@pytest.mark.parametrize("spec", ["lite:2", "nonsense", "hf:", "open_clip:ViT-B-33/openai"])
 def test_what_cannot_be_converted_is_told_in_one_line(run, tmp_path, spec):
     result = run("convert", spec, tmp_path / "o")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)

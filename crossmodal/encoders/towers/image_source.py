@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 LITE = "efficientnet_lite0"
-"""The image tower of `lite`. timm has a model of this name as well, which its tag tells apart."""
+"""The smaller image net of `lite`. timm has a model of this name as well, which its tag tells apart."""
 
+_LITE_NET = "lite0"
 _LITE_MODEL = "tf_efficientnet_lite0.in1k"
 _WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
 _WRAPPED = ("module.", "_orig_mod.", "module.")
@@ -41,7 +42,7 @@ class ImageSource:
 
     def digest(self) -> str:
         """Give the sha256 of the weights."""
-        return lite_weights.IMAGE_SHA256 if self.weights is None else file_digest(self.weights)
+        return lite_weights.IMAGE_SHA256[_LITE_NET] if self.weights is None else file_digest(self.weights)
 
     def load(self) -> "nn.Module":
         """Build the model with its weights, without its classifier.
@@ -49,14 +50,14 @@ class ImageSource:
         :raises EncoderError: when the weights cannot be read or do not fit.
         """
         if self.weights is None:
-            from crossmodal.encoders.lite.model import build_image_backbone
+            from crossmodal.encoders.lite.model import load_efficientnet
 
-            backbone = build_image_backbone().net
-            backbone.reset_classifier(0)
-            return cast("nn.Module", backbone)
-        net = build_image_tower(self.architecture)
-        fill(net, _fitting(read_weights(self.weights, strip=_WRAPPED), net), self.weights)
-        return net
+            net = load_efficientnet(_LITE_NET)
+            net.reset_classifier(0)
+            return cast("nn.Module", net)
+        tower = build_image_tower(self.architecture)
+        fill(tower, _fitting(read_weights(self.weights, strip=_WRAPPED), tower), self.weights)
+        return tower
 
 
 def find_image(image: str, size: int | None) -> ImageSource:
