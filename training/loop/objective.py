@@ -40,14 +40,15 @@ class Objective:
             *(self.accelerator, images, texts, batch.image_groups, batch.text_groups),
             *(batch.image_rows, batch.text_rows, batch.text_numbers),
         )
-        ignored = self.ignored.mask(image_rows, text_rows, text_numbers)
+        origins = image_rows, text_rows, text_numbers
+        ignored = self.ignored.mask(*origins)
         if self.queues is None:
             relation = Relation.from_groups(image_groups, text_groups, ignored)
             loss: Tensor = self.loss(images, texts, relation, self.model.temperature)
             return loss
         related = self.queues.relate(
-            images, texts, image_groups, text_groups, step=self._step, ignored=ignored
+            *(images, texts, image_groups, text_groups), step=self._step, ignored=ignored, origins=origins
         )
         loss = self.loss(*related, self.model.temperature)
-        self.queues.push(images, texts, image_groups, text_groups)
+        self.queues.push(images, texts, image_groups, text_groups, origins=origins)
         return loss

@@ -206,8 +206,10 @@ def _prepare(
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    queues = PairQueues(recipe.queue, blueprint.dim, accelerator.device) if recipe.queue.size else None
     ignored = _ignored(training.embedder, model, recipe, accelerator)
+    queues = None
+    if recipe.queue.size:
+        queues = PairQueues(recipe.queue, blueprint.dim, accelerator.device, mask=ignored.mask)
     stepper = Stepper(
         model,
         Objective(make_loss(recipe.loss), model, ignored, queues, accelerator),

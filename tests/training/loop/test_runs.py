@@ -1,5 +1,6 @@
 """Whole runs: what they leave, what they learn, and what they refuse."""
 
+import json
 import math
 from pathlib import Path
 
@@ -93,6 +94,14 @@ def test_a_loss_that_is_no_number_stops_with_step_and_records_and_checkpoints_st
         go("a", recipe)
     best = weights(tmp_path / "a" / "best")
     assert all(torch.isfinite(tensor).all() for tensor in best.values())
+
+
+def test_what_is_remembered_of_texts_that_fit_as_well_pushes_nothing_apart(go, small, lines, tmp_path, pairs):
+    table = tmp_path / "pairs.jsonl"
+    rows = [json.loads(line) | {"captions": ["a picture"]} for line in table.read_text().splitlines()]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    go("a", small("heads", "queue.size=16"))
+    assert [line["loss"] for line in lines("a") if "loss" in line] == [0.0] * 9
 
 
 def test_a_batch_bigger_than_the_data_is_refused_with_both_numbers(go, small):
