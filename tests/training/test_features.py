@@ -99,6 +99,20 @@ def test_features_are_those_of_the_model(twin, examples, tmp_path, options):
     torch.testing.assert_close(halves.images.float(), made.images, rtol=1e-2, atol=1e-2)
 
 
+def test_features_of_lite_are_those_of_the_model_whatever_its_heads(examples, tmp_path, monkeypatch):
+    blueprint = read_blueprint("lite")
+    model = blueprint.load()
+    made = features_of(examples, model, blueprint, settings=EXACT, folder=tmp_path / "kept")
+    images, texts = by_the_model(model, blueprint, examples)
+    torch.testing.assert_close(made.images[:, 0], images, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(made.texts, texts, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        model.owner.image.head.origin.add_(1)
+    monkeypatch.setattr(features._Sights, "_view", lambda *_: pytest.fail("a picture was decoded again"))
+    again = features_of(examples, model, blueprint, settings=EXACT, folder=tmp_path / "kept")
+    assert torch.equal(made.images, again.images)
+
+
 def test_what_is_kept_is_not_made_again_also_under_other_heads(twin, examples, tmp_path, monkeypatch):
     first = features_of(examples, *twin("seed=1"), settings=EXACT, folder=tmp_path / "kept")
     monkeypatch.setattr(features._Sights, "_view", lambda *_: pytest.fail("a picture was decoded again"))

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +15,20 @@ from crossmodal.encoders.runtime import InputSpec, Runner, Tower, Way, choose_ba
 from crossmodal.errors import TrainingError
 from crossmodal.types import Modality
 
+HEADS = ("head", "pool")
+"""What a side calls the parts of it that lie above its tower, and are ours to learn."""
+
 
 class _Features(nn.Module):
-    """A side up to where training begins, as a tower that any runtime takes: (B, ...) to (B, F)."""
+    """A model up to where training begins, as a tower that any runtime takes: (B, ...) to (B, F)."""
 
-    def __init__(self, side: nn.Module, forward: str) -> None:
+    def __init__(self, model: nn.Module, forward: str) -> None:
         super().__init__()
-        self.side = side
+        self.model = model
         self._forward = forward
 
     def forward(self, inputs: Tensor) -> Tensor:
-        features: Tensor = getattr(self.side, self._forward)(inputs)
+        features: Tensor = getattr(self.model, self._forward)(inputs)
         return features.flatten(1)
 
 
@@ -62,7 +65,9 @@ def frozen_side(model: TwinModel, blueprint: Blueprint, modality: Modality) -> F
     :raises TrainingError: when what the side makes of a text has a length of its own, which is the case where
         the pooling of texts is learnt.
     """
-    side, forward = _part(model, modality)
+    side, other = (model.image, model.text) if modality == "image" else (model.text, model.image)
+    splits = hasattr(model.owner, f"{modality}_features")
+    whole, forward = (model.owner, f"{modality}_features") if splits else (side, "forward")
     height, width = blueprint.preprocessing.shape
     length = blueprint.tokenizer.limit if modality == "text" and blueprint.tokenizer.padded else None
     inputs = (
@@ -70,16 +75,17 @@ def frozen_side(model: TwinModel, blueprint: Blueprint, modality: Modality) -> F
         if modality == "text"
         else InputSpec("uint8", (None, height, width, 3))
     )
-    shape = _shape(side, forward, inputs)
+    shape = _shape(side, getattr(whole, forward), inputs)
     if modality == "text" and len(shape) > 1:
         raise TrainingError(
             f"The text side of {blueprint.name} learns its pooling, so what its tower makes of texts cannot "
             "be kept in one table. Use text_pool=mean or cls, or a recipe that runs the towers"
         )
+    architecture = blueprint.architecture
     identity = fingerprint(
-        part=forward,
-        weights=_digest(side if forward == "forward" else side.get_submodule("tower")),
-        architecture=blueprint.architecture if forward == "forward" else blueprint.architecture[modality],
+        part="features" if splits else "forward",
+        weights=_digest(side, without=HEADS if splits else ()),
+        architecture=architecture.get(modality, architecture) if splits else architecture,
         preprocessing=blueprint.preprocessing.to_dict() if modality == "image" else None,
     )
     tower = Tower(
@@ -88,34 +94,31 @@ def frozen_side(model: TwinModel, blueprint: Blueprint, modality: Modality) -> F
         fingerprint=identity,
         dim=int(np.prod(shape)),
         inputs=(inputs,),
-        build=lambda: _Features(copy.deepcopy(side), forward),
+        build=lambda: _Features(copy.deepcopy(whole, {id(other): None}), forward),  # one side is enough
     )
     way = Way(backend=choose_backend("auto", "float32"))
     return FrozenSide(identity=identity, shape=shape, runner=run_tower(tower, way))
 
 
-def _part(model: TwinModel, modality: Modality) -> tuple[nn.Module, str]:
-    """Give the module of a side, and the name of what to call on it."""
-    side = model.image if modality == "image" else model.text
-    return side, "features" if hasattr(model.owner, f"{modality}_features") else "forward"
-
-
 @torch.inference_mode()
-def _shape(side: nn.Module, forward: str, inputs: InputSpec) -> tuple[int, ...]:
-    """Ask a side what it makes of one input."""
+def _shape(side: nn.Module, forward: Callable[[Tensor], Tensor], inputs: InputSpec) -> tuple[int, ...]:
+    """Ask what is made of one input, while a side is in eval mode."""
     training = side.training
     device = next(side.parameters()).device
     try:
         example = torch.from_numpy(inputs.example()).to(device)
-        return tuple(getattr(side.eval(), forward)(example).shape[1:])
+        side.eval()
+        return tuple(forward(example).shape[1:])
     finally:
         side.train(training)
 
 
-def _digest(module: nn.Module) -> str:
-    """Digest the weights and statistics of a module."""
+def _digest(module: nn.Module, without: Collection[str]) -> str:
+    """Digest the weights and statistics of a module, but for some parts of it."""
     digest = hashlib.blake2b(digest_size=32)
     for name, tensor in sorted(module.state_dict().items()):
+        if name.partition(".")[0] in without:
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

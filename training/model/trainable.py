@@ -10,15 +10,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crossmodal.encoders.blueprint import Blueprint, TwinModel
 from crossmodal.errors import TrainingError
+from training.data.frozen import HEADS
 from training.losses import Temperature
 from training.model.checkpointing import save_activations
 from training.model.lora import add_adapters, merged
 from training.model.padding import Padding, find_padding
 from training.model.scratch import forget
 from training.model.settings import ModelSettings
-
-HEADS = ("head", "pool")
-"""What a side calls the parts of it that are ours to learn, above its tower."""
 
 
 class Trainable(nn.Module):
@@ -40,7 +38,7 @@ class Trainable(nn.Module):
         self.logit_bias = _parameter(twin.owner, "logit_bias", settings.bias)
         if settings.scale is not None and isinstance(self.logit_scale, nn.Parameter) and not biased:
             nn.init.constant_(self.logit_scale, math.log(settings.scale))
-        if hasattr(twin.owner, "project_image") and not biased:
+        if not biased and hasattr(twin.owner, "project_image") and hasattr(twin.owner, "logit_bias"):
             twin.owner.logit_bias = self.logit_bias  # the checkpoints of these may hold one
         self._lock()
 

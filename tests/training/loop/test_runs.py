@@ -37,6 +37,13 @@ def test_a_run_leaves_a_better_encoder_that_loads_wherever_one_does(go, small, p
     assert measure(outcome.best, pairs).rsum > measure(recipe.model.encoder, pairs).rsum + 30
 
 
+@pytest.mark.slow
+def test_heads_begins_with_lite_and_leaves_one_that_is_better_on_these_pairs(go, pairs):
+    sets = ("batch.size=32", "batch.apart=false", "batch.captions=2", "run.held_out=0")
+    outcome = go("a", read_recipe("heads", sets))
+    assert measure(outcome.best, pairs).rsum > measure("lite", pairs).rsum
+
+
 def test_validation_is_the_real_evaluation_of_the_model_that_is_kept(go, small, lines, tmp_path, pairs):
     other = tmp_path / "other.jsonl"
     other.write_text("\n".join(Path(pairs).read_text().splitlines()[20:]))

@@ -87,6 +87,19 @@ def test_batch_norms_keep_their_statistics_unless_they_are_to_be_trained(tiny):
         assert any(name.endswith("running_mean") for name in model.state()) == moves
 
 
+def test_of_lite_the_heads_learn_and_all_below_stays():
+    model = make("lite", image="locked", text="locked")
+    assert model.splits
+    kept = ("backbone", "origin", "class_texts", "centre", "spread")
+    below = {n: t.clone() for n, t in model.owner.state_dict().items() if any(part in n for part in kept)}
+    before = copy.deepcopy(model.state())
+    one_step(model, "lite")
+    after = model.owner.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in below.items())
+    assert all(name == "logit_scale" or ".head." in name for name in before), before.keys()
+    assert not any(torch.equal(tensor, before[name]) for name, tensor in model.state().items())
+
+
 def test_nothing_to_train_is_refused(tiny_clip):
     with pytest.raises(TrainingError, match=r"Nothing of open_clip:.* would be trained"):
         make(tiny_clip, image="locked", text="locked")
