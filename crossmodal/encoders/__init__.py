@@ -81,7 +81,8 @@ def read_blueprint(spec: str) -> Blueprint:
     folder = Path(spec).expanduser()
     if spec and is_checkpoint(folder):
         return read_checkpoint(folder)
-    known = [name if name == "lite" else f"{name}:..." for name in _CATALOGUE]
+    open_ended = set(known_families()) - {"lite"}
+    known = [f"{name}:..." if name in open_ended else name for name in _CATALOGUE]
     hint = ""
     if spec and folder.is_dir():
         hint = (
