@@ -162,3 +162,21 @@ def test_the_table_for_people_has_shares_in_percent_and_ranks_as_they_are(run, e
     measures = result.measures["text_to_image"]
     assert shown["recall@1"] == f"{100 * measures['recall@1']:.1f}%"
     assert shown["mean_rank"] == f"{measures['mean_rank']:.1f}"
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-embeddings", "--predictions", "--report"])
+def test_where_nothing_can_be_written_is_told_before_anything_is_measured(
+    run, picture_folder, tmp_path, toy_encoder, monkeypatch, option
+):
+    def refuse(*_):
+        raise AssertionError("a picture was embedded")
+
+    monkeypatch.setattr(type(toy_encoder), "embed_pixels", refuse)
+    (tmp_path / "there").mkdir()
+    absent = tmp_path / "absent" / "file.html"
+    for place, words in [(tmp_path / "there", "is a folder"), (absent, "No such folder")]:
+        told = run("evaluate", picture_folder, "--encoder", "toy", option, place)
+        assert (told.exit_code, told.stderr.count("\n")) == (2, 1)
+        assert words in told.stderr
+    assert list((tmp_path / "there").iterdir()) == []
+    assert not any(path.name.endswith(".part") for path in tmp_path.iterdir())

@@ -93,6 +93,8 @@ def command(
         raise click.UsageError("--embeddings are there already; leave --encoder out, or give a SOURCE")
     from crossmodal.evaluation import find_protocol
 
+    written = [asked[name] for name in ("save_embeddings", "predictions", "report")]
+    check_places([*written, output if len(encoders) < 2 else None])
     if asked["report"] is not None:
         from crossmodal.evaluation.report import check_suffix
 
@@ -113,6 +115,18 @@ def command(
     if output is not None:
         result.write(output)
     tell(result, as_json)
+
+
+def check_places(files: Sequence[Path | None]) -> None:
+    """Refuse, before anything is measured, what cannot be written to.
+
+    :raises EvaluationError: for a folder, or a file in a folder that is not there.
+    """
+    for file in filter(None, files):
+        if file.is_dir():
+            raise EvaluationError(f"{file} is a folder, and a file is wanted; name one in it")
+        if not file.absolute().parent.is_dir():
+            raise EvaluationError(f"No such folder: {file.parent}; make it first")
 
 
 def rerankers_of(names: str | None, bank: str | None) -> list[str]:
