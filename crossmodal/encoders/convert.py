@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crossmodal.encoders import read_blueprint
 from crossmodal.encoders.blueprint import Blueprint, TwinModel
-from crossmodal.encoders.checkpoint import check_replaceable, save_checkpoint
+from crossmodal.encoders.checkpoint import save_checkpoint
 from crossmodal.encoders.families import family
 from crossmodal.encoders.folder_swap import replace_folder
 from crossmodal.errors import EncoderError, unknown
@@ -19,7 +19,7 @@ def convert_encoder(spec: str, folder: Path, layout: str = "checkpoint") -> Blue
     :param layout: ``checkpoint``, which ``load_encoder(folder)`` reads; or ``original``, which the library
         that owns the model reads: ``local-dir:FOLDER`` of open_clip, ``from_pretrained(FOLDER)`` of
         transformers.
-    :raises EncoderError: when the encoder cannot be read, or the folder holds something else.
+    :raises EncoderError: when the encoder cannot be read, or the folder holds something already.
     :raises StorageError: when the disk refuses; then nothing has changed.
     """
     if layout not in LAYOUTS:
@@ -42,7 +42,7 @@ def _export(model: TwinModel, blueprint: Blueprint, folder: Path) -> None:
 
 
 LAYOUTS: dict[str, tuple[Callable[[Path], None], Callable[[TwinModel, Blueprint, Path], None]]] = {
-    "checkpoint": (check_replaceable, save_checkpoint),
+    "checkpoint": (_check_free, save_checkpoint),
     "original": (_check_free, _export),
 }
 """What checks a folder and what writes a model into it, by the name of the layout."""

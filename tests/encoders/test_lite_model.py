@@ -31,7 +31,7 @@ TOKENS = InputSpec("int64", (None, None))
 
 @pytest.fixture(scope="module")
 def twin() -> model.LiteTwin:
-    return model.load_twin(weights.read_heads())
+    return model.load_twin(weights.heads_file().read_bytes())
 
 
 @pytest.fixture(scope="module")

@@ -77,3 +77,14 @@ def test_what_cannot_be_converted_is_told_in_one_line(run, tmp_path, spec):
     result = run("convert", spec, tmp_path / "o")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "o").exists()
+
+
+def test_another_checkpoint_is_never_written_over(run, original, tmp_path):
+    """It may be a model that took a night to train."""
+    spec = f"open_clip:local-dir:{original}"
+    assert run("convert", spec, tmp_path / "ours").exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
+    result = run("convert", spec, tmp_path / "ours")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "holds something already" in result.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()} == before

@@ -31,17 +31,21 @@ def blueprint(rest: str) -> Blueprint:
         resample=settings.RESAMPLE,
         crop_fraction=settings.CROP_FRACTION,
     )
-    heads = weights.heads_sha256()
     return Blueprint(
         name="lite",
         family=FAMILY,
-        architecture={"hidden": weights.hidden(), "trust": settings.TRUST},
+        architecture={
+            "towers": settings.ARCHITECTURE,
+            "hidden": weights.hidden(),
+            "trust": settings.TRUST,
+        },
         dim=settings.DIM,
         fingerprint=fingerprint(
             architecture=settings.ARCHITECTURE,
             image_weights=weights.IMAGE_SHA256,
             text_weights=weights.TEXT_SHA256,
-            heads=heads,
+            heads=weights.heads_sha256(),
+            nets=settings.NETS,
             trust=settings.TRUST,
             far=settings.FAR,
             preprocessing=preprocessing.to_dict(),
@@ -49,7 +53,7 @@ def blueprint(rest: str) -> Blueprint:
         ),
         preprocessing=preprocessing,
         tokenizer=Tokenizer(weights.tokenizer_file, settings.TEXT_LIMIT),
-        load=partial(_load_shipped, heads),
+        load=_load_shipped,
     )
 
 
@@ -90,10 +94,10 @@ def export(model: TwinModel, blueprint: Blueprint, folder: Path) -> None:
     )
 
 
-def _load_shipped(heads_sha256: str) -> TwinModel:
+def _load_shipped() -> TwinModel:
     from crossmodal.encoders.lite.model import load_twin
 
-    return _twin(load_twin(weights.read_heads(heads_sha256)))
+    return _twin(load_twin(weights.heads_file().read_bytes()))
 
 
 def _load_saved(architecture: dict[str, Any], path: Path) -> TwinModel:

@@ -70,24 +70,6 @@ def heads_sha256() -> str:
     return hashlib.sha256(heads_file().read_bytes()).hexdigest()
 
 
-def read_heads(sha256: str | None = None) -> bytes:
-    """Give the content of the heads' file, when it still has the ``sha256`` it had where one is given.
-
-    A tower is built when it is first needed. Heads that were trained anew since its encoder was loaded would
-    be kept under the fingerprint of the old ones.
-
-    :raises EncoderError: when the file holds something else.
-    """
-    content = heads_file().read_bytes()
-    seen = hashlib.sha256(content).hexdigest()
-    if sha256 not in (None, seen):
-        raise EncoderError(
-            f"{heads_file()} has sha256 {seen} and had {sha256} when the encoder 'lite' was loaded. "
-            "Load the encoder again."
-        )
-    return content
-
-
 def hidden() -> dict[str, int]:
     """Read how wide each part of the image head is from the header of the heads' file; no tensor is read."""
     with heads_file().open("rb") as file:
