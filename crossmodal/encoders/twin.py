@@ -96,8 +96,7 @@ class TwinEncoder(Encoder):
             rows_by_length.setdefault(len(ids), []).append(row)
         batches = []
         for rows in rows_by_length.values():
-            batch = np.array([tokens[row] for row in rows], np.int64)
-            batches.append((batch, np.ones_like(batch))[: len(self._text_tower.tower.inputs)])
+            batches.append((np.array([tokens[row] for row in rows], np.int64),))
         out = np.empty((len(tokens), self.card.dim), np.float32)
         for rows, embeddings in zip(rows_by_length.values(), self._text_tower(batches), strict=True):
             out[rows] = embeddings
