@@ -6,13 +6,15 @@ Both towers stay frozen: `lite_features.py` runs every picture and text through 
 trained are small heads over that (`lite_training.py`). The pairs (`lite_pairs.py`) are the training and
 validation splits of the sample with their titles, descriptions and keywords, and emoji as several designers
 drew them with their names and keywords; npm fetches the emoji the first time, and resvg draws some of them
-(pip install resvg_py). With --choose, validation is left out of training and measured: so the recipe was
-chosen before the heads that ship were trained.
+(pip install resvg_py). With --choose, validation is left out of training and measured,
+in parts and whole, and test is not looked at.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,19 +33,54 @@ from crossmodal.encoders.runtime.cache import cache_root
 from crossmodal.metrics.retrieval import evaluate_retrieval
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way from what the nets saw, and from sentence embeddings, to embeddings in one space."""
+
+    name: str
+    show: Callable[[Mapping[str, Tensor]], Tensor]
+    say: Callable[[Tensor], Tensor]
+
+
+def label_mapping(classes: Tensor) -> Way:
+    """Start: the mean class probabilities of the nets mix the texts of the classes."""
+
+    def show(seen: Mapping[str, Tensor]) -> Tensor:
+        chances = torch.stack([one[:, -model.CLASSES :].softmax(1) for one in seen.values()]).mean(0)
+        return functional.normalize(chances @ classes, dim=1)
+
+    return Way("label mapping", show, lambda texts: texts)
+
+
+def whole(name: str, twin: model.LiteTwin) -> Way:
+    """End: the twin as it is."""
+    return Way(
+        name, lambda seen: twin.project_image(torch.cat(list(seen.values()), dim=1)), twin.project_text
+    )
+
+
+def parts(twin: model.LiteTwin) -> list[Way]:
+    """Give what lies between: each net by itself, and both, with nothing taken off."""
+    bare = deepcopy(twin)
+    bare.image.head.origin.zero_()
+    bare.text.head.origin.zero_()
+    alone = [Way(f"{net} alone", partial(_alone, bare, net), bare.project_text) for net in NETS]
+    return [*alone, whole("both nets", bare)]
+
+
+def _alone(twin: model.LiteTwin, net: str, seen: Mapping[str, Tensor]) -> Tensor:
+    shown: Tensor = twin.image.head.parts[net](seen[net])
+    return shown
+
+
 @torch.no_grad()
-def recall(pairs: Sequence[Pair], twin: model.LiteTwin | Tensor, cache: Path) -> str:
-    """Give R@1, R@5 and R@10 both ways with titles as texts; of the bare label mapping, given class texts."""
+def recall(pairs: Sequence[Pair], way: Way, cache: Path) -> str:
+    """Give R@1, R@5 and R@10 both ways with titles as texts."""
     images, titles = [pair.image for pair in pairs], [pair.texts[0][1] for pair in pairs]
     plain = {net: kept(cache, "plain", pinned(net), images, partial(see, net, images, 1)) for net in NETS}
-    seen = {net: views[:, 0] for net, views in plain.items()}
     texts = kept(cache, "titles", PINNED, [title.encode() for title in titles], lambda: embed_texts(titles))
-    if isinstance(twin, Tensor):
-        chances = torch.stack([one[:, -model.CLASSES :].softmax(1) for one in seen.values()]).mean(0)
-        shown = functional.normalize(chances @ twin, dim=1)
-    else:
-        shown, texts = twin.project_image(torch.cat(list(seen.values()), dim=1)), twin.project_text(texts)
-    report = evaluate_retrieval(shown.numpy(), texts.numpy(), np.arange(len(pairs)))
+    shown = way.show({net: views[:, 0] for net, views in plain.items()})
+    report = evaluate_retrieval(shown.numpy(), way.say(texts).numpy(), np.arange(len(pairs)))
     ways = (report.text_to_image, report.image_to_text)
     return "   ".join(" ".join(f"{way.to_dict()[f'recall@{k}']:.3f}" for k in (1, 5, 10)) for way in ways)
 
@@ -87,10 +124,10 @@ def main() -> None:
     twin = model.load_twin(options.output.read_bytes())
     print(f"{options.output.stat().st_size / 1e6:.1f} MB in {options.output}")
     print(f"{'R@1, R@5, R@10':33}text to image       image to text")
-    for split in ("validation", "test") if options.choose else ("test",):
-        pairs = sample_pairs(split)
-        for name, what in (("label mapping", classes), ("lite", twin)):
-            print(f"{split:12}{len(pairs):4}  {name:14} {recall(pairs, what, options.cache)}")
+    split, between = ("validation", parts(twin)) if options.choose else ("test", [])
+    pairs = sample_pairs(split)
+    for way in (label_mapping(classes), *between, whole("lite", twin)):
+        print(f"{split:12}{len(pairs):4}  {way.name:14} {recall(pairs, way, options.cache)}")
 
 
 if __name__ == "__main__":
