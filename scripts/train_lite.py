@@ -102,8 +102,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=768)
     parser.add_argument("--choose", action="store_true", help="leave the validation split out of training")
     parser.add_argument("--cache", type=Path, default=cache_root() / "train_lite")
-    parser.add_argument("--output", type=Path, default=weights.heads_file())
+    parser.add_argument("--output", type=Path, help="what ships; with --choose, a file in the cache")
     options = parser.parse_args()
+    aside = options.cache / "chosen.safetensors"
+    options.output = options.output or (aside if options.choose else weights.heads_file())
 
     drawings = sample_pairs("train") + ([] if options.choose else sample_pairs("validation"))
     sets = (
